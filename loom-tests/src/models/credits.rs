@@ -1,0 +1,185 @@
+//! Counts and tags. What a unit admits to is a tracked cell; the law of conservation is asserted at the end of every schedule.
+
+use crate::harness::{Model, nothing};
+use ioctx::credits::{Credits, Tags};
+use ioctx::sync::cell::UnsafeCell;
+use ioctx::sync::model::set_cpu;
+use ioctx::sync::{Arc, thread};
+
+/// Cells, each used by the holder of what admits to it.
+struct Used<T> {
+    by: T,
+    cells: Vec<UnsafeCell<u32>>,
+}
+
+// SAFETY: the units keep users of one cell apart; loom checks that they do.
+unsafe impl<T: Sync> Sync for Used<T> {}
+// SAFETY: nothing in it is bound to a thread.
+unsafe impl<T: Send> Send for Used<T> {}
+
+impl<T> Used<T> {
+    fn new(by: T, cells: usize) -> Arc<Self> {
+        Arc::new(Self { by, cells: (0..cells).map(|_| UnsafeCell::new(0)).collect() })
+    }
+
+    fn touch(&self, cell: u32) {
+        // SAFETY: the caller holds the unit that admits to it.
+        self.cells[cell as usize].with_mut(|cell| unsafe { *cell += 1 });
+    }
+}
+
+/// Takes once on one CPU and puts on the other; returns whether it got one.
+fn count_user(used: &Used<Credits>, cpu: u32) -> bool {
+    set_cpu(cpu);
+    let credit = used.by.try_take(1);
+    if credit.is_ok() && used.cells.len() == 1 {
+        used.touch(0);
+    }
+    set_cpu(1 - cpu);
+    credit.is_ok()
+}
+
+fn tag_user(used: &Used<Tags>, cpu: u32) -> bool {
+    set_cpu(cpu);
+    let tag = used.by.try_take();
+    if let Ok(tag) = &tag {
+        used.touch(tag.index());
+    }
+    set_cpu(1 - cpu);
+    tag.is_ok()
+}
+
+/// `users` threads over `n` units; afterwards all `n` can be taken at once.
+fn counts(n: u32, users: u32) {
+    let used = Used::new(Credits::with_batch(n, 1), n as usize);
+    let threads: Vec<_> = (1..users)
+        .map(|user| {
+            let used = Arc::clone(&used);
+            thread::spawn(move || count_user(&used, user % 2))
+        })
+        .collect();
+    let mut got = u32::from(count_user(&used, 0));
+    got += threads.into_iter().map(|thread| u32::from(thread.join().unwrap())).sum::<u32>();
+    assert!(got >= users.min(n), "refused though one was free");
+    assert_eq!(used.by.available(), n, "conserved");
+    assert!(used.by.try_take(n).is_ok(), "all can be out at once");
+}
+
+fn tags(n: u32, users: u32) {
+    let used = Used::new(Tags::with_batch(n, 1), n as usize);
+    let threads: Vec<_> = (1..users)
+        .map(|user| {
+            let used = Arc::clone(&used);
+            thread::spawn(move || tag_user(&used, user % 2))
+        })
+        .collect();
+    let mut got = u32::from(tag_user(&used, 0));
+    got += threads.into_iter().map(|thread| u32::from(thread.join().unwrap())).sum::<u32>();
+    assert!(got >= users.min(n), "refused though one was free");
+    assert_eq!(used.by.available(), n, "conserved");
+    let all: Vec<_> = std::iter::from_fn(|| used.by.try_take().ok()).collect();
+    assert_eq!(all.len() as u32, n, "all can be out at once");
+}
+
+pub(super) fn models() -> Vec<Model> {
+    vec![
+        Model {
+            name: "credits.one_for_two",
+            checks: "one unit, two users: exclusive, handed on with what its holder did, conserved",
+            bound: None,
+            least: 1,
+            body: || counts(1, 2),
+            after: nothing,
+        },
+        Model {
+            name: "credits.two_for_two",
+            checks: "two units, two users: neither is refused",
+            bound: None,
+            least: 1,
+            body: || counts(2, 2),
+            after: nothing,
+        },
+        Model {
+            name: "credits.two_for_three",
+            checks: "two units, three users, sweeps against takes and puts: conserved",
+            bound: Some(2),
+            least: 1,
+            body: || counts(2, 3),
+            after: nothing,
+        },
+        Model {
+            name: "credits.put_against_sweep",
+            checks: "a put that meets the sweep of a refused take: the unit is found afterwards",
+            bound: None,
+            least: 1,
+            body: || {
+                let used = Used::new(Credits::with_batch(1, 1), 1);
+                // In the stock of CPU 1, where the sweep has to look.
+                set_cpu(1);
+                let credit = used.by.try_take(1).unwrap();
+                let theirs = Arc::clone(&used);
+                let thread = thread::spawn(move || {
+                    set_cpu(0);
+                    if theirs.by.try_take(1).is_ok() {
+                        theirs.touch(0);
+                    }
+                });
+                used.touch(0);
+                drop(credit);
+                thread.join().unwrap();
+                assert_eq!(used.by.available(), 1, "conserved");
+                set_cpu(0);
+                assert!(used.by.try_take(1).is_ok(), "a unit is free and is refused");
+            },
+            after: nothing,
+        },
+        Model {
+            name: "tags.one_for_two",
+            checks: "one tag, two users: never in two hands",
+            bound: None,
+            least: 1,
+            body: || tags(1, 2),
+            after: nothing,
+        },
+        Model {
+            name: "tags.two_for_two",
+            checks: "two tags, two users: distinct, neither is refused",
+            bound: Some(4),
+            least: 1,
+            body: || tags(2, 2),
+            after: nothing,
+        },
+        Model {
+            name: "tags.two_for_three",
+            checks: "two tags, three users, sweeps against takes and puts: distinct, conserved",
+            bound: Some(2),
+            least: 1,
+            body: || tags(2, 3),
+            after: nothing,
+        },
+        Model {
+            name: "tags.put_against_sweep",
+            checks: "a put that meets the sweep of a refused take: the tag is found afterwards",
+            bound: None,
+            least: 1,
+            body: || {
+                let used = Used::new(Tags::with_batch(1, 1), 1);
+                set_cpu(1);
+                let tag = used.by.try_take().unwrap();
+                let theirs = Arc::clone(&used);
+                let thread = thread::spawn(move || {
+                    set_cpu(0);
+                    if let Ok(tag) = theirs.by.try_take() {
+                        theirs.touch(tag.index());
+                    }
+                });
+                used.touch(0);
+                drop(tag);
+                thread.join().unwrap();
+                set_cpu(0);
+                assert!(used.by.try_take().is_ok(), "a tag is free and is refused");
+            },
+            after: nothing,
+        },
+    ]
+}

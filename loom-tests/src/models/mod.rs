@@ -1,0 +1,23 @@
+//! Every model, by part.
+
+mod context;
+mod credits;
+mod litmus;
+mod refcount;
+mod ring;
+mod wait;
+
+use crate::harness::Model;
+
+/// Every model there is.
+pub(crate) fn all() -> Vec<Model> {
+    let parts = [
+        litmus::models(),
+        refcount::models(),
+        credits::models(),
+        ring::models(),
+        wait::models(),
+        context::models(),
+    ];
+    parts.into_iter().flatten().collect()
+}

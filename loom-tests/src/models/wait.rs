@@ -1,0 +1,161 @@
+//! Sleep against publish. A lost wake-up is a deadlock, which loom reports.
+
+use crate::harness::{Model, nothing};
+use ioctx::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use ioctx::sync::time::Instant;
+use ioctx::sync::{Arc, thread};
+use ioctx::wait::{EventCount, Gate, Outcome};
+
+#[derive(Default)]
+struct Events {
+    there: AtomicU32,
+    sleepers: EventCount,
+}
+
+impl Events {
+    /// One event, published by a plain store or by a read-modify-write.
+    fn publish(&self, plain: bool) {
+        if plain {
+            // Relaxed: only the fence of `notify` may order it.
+            self.there.store(1, Relaxed);
+            self.sleepers.notify(|| self.there());
+        } else {
+            self.there.fetch_add(1, Relaxed);
+            self.sleepers.notify_after_rmw(|| self.there());
+        }
+    }
+
+    fn there(&self) -> u32 {
+        // Relaxed: only the fence of `prepare_wait` may order it.
+        self.there.load(Relaxed)
+    }
+
+    /// Sleeps until `min` events are there.
+    fn sleep_until(&self, min: u32) {
+        // Bounded: a sleeper can be woken for nothing, but not for ever.
+        for _ in 0..4 {
+            let key = self.sleepers.prepare_wait(min);
+            if self.there() >= min {
+                return;
+            }
+            let _ = key.wait(None);
+        }
+        assert!(self.there() >= min, "woken again and again for nothing");
+    }
+}
+
+pub(super) fn models() -> Vec<Model> {
+    vec![
+        Model {
+            name: "wait.sleep_publish",
+            checks: "wait.sleeper.announce against wait.publisher.look: either it does not sleep or it is woken",
+            bound: None,
+            least: 1,
+            body: || {
+                let events = Arc::new(Events::default());
+                let theirs = Arc::clone(&events);
+                let thread = thread::spawn(move || theirs.publish(true));
+                events.sleep_until(1);
+                thread.join().unwrap();
+            },
+            after: nothing,
+        },
+        Model {
+            name: "wait.two_publishers",
+            checks: "two publishers, a sleeper that wants both events: whoever makes up the number knows",
+            bound: Some(3),
+            least: 1,
+            body: || {
+                let events = Arc::new(Events::default());
+                let threads = [(); 2].map(|()| {
+                    let events = Arc::clone(&events);
+                    thread::spawn(move || events.publish(false))
+                });
+                events.sleep_until(2);
+                threads.into_iter().for_each(|thread| thread.join().unwrap());
+            },
+            after: nothing,
+        },
+        Model {
+            name: "wait.two_sleepers",
+            checks: "one event wakes one of two sleepers, and the one that leaves hands on",
+            bound: Some(2),
+            least: 1,
+            body: || {
+                let events = Arc::new(Events::default());
+                let theirs = Arc::clone(&events);
+                let sleeper = thread::spawn(move || {
+                    theirs.sleep_until(1);
+                    theirs.sleepers.notify(|| theirs.there());
+                });
+                let theirs = Arc::clone(&events);
+                let publisher = thread::spawn(move || theirs.publish(true));
+                events.sleep_until(1);
+                events.sleepers.notify(|| events.there());
+                sleeper.join().unwrap();
+                publisher.join().unwrap();
+            },
+            after: nothing,
+        },
+        Model {
+            name: "wait.timed_out_sleeper",
+            checks: "a sleeper whose time is up while it is picked hands the wake-up on",
+            bound: Some(2),
+            least: 1,
+            body: || {
+                let events = Arc::new(Events::default());
+                let theirs = Arc::clone(&events);
+                let impatient = thread::spawn(move || {
+                    let key = theirs.sleepers.prepare_wait(1);
+                    if theirs.there() == 0 && key.wait(Some(Instant::now())) == Outcome::Woken {
+                        // Leaves without taking anything.
+                        theirs.sleepers.notify(|| theirs.there());
+                    }
+                });
+                let theirs = Arc::clone(&events);
+                let publisher = thread::spawn(move || theirs.publish(true));
+                events.sleep_until(1);
+                impatient.join().unwrap();
+                publisher.join().unwrap();
+            },
+            after: nothing,
+        },
+        Model {
+            name: "wait.notify_all",
+            checks: "a state that is stored before notify_all is seen by whoever does not sleep",
+            bound: None,
+            least: 1,
+            body: || {
+                let events = Arc::new(Events::default());
+                let theirs = Arc::clone(&events);
+                let thread = thread::spawn(move || {
+                    theirs.there.store(1, Relaxed);
+                    theirs.sleepers.notify_all();
+                });
+                events.sleep_until(1);
+                thread.join().unwrap();
+            },
+            after: nothing,
+        },
+        Model {
+            name: "wait.gate",
+            checks: "whoever passes the gate sees what was done before it was opened; the opener may be outlived",
+            bound: None,
+            least: 1,
+            body: || {
+                let gate = Arc::new(Gate::new());
+                let done = Arc::new(AtomicU32::new(0));
+                let (theirs, told) = (Arc::clone(&gate), Arc::clone(&done));
+                let thread = thread::spawn(move || {
+                    told.store(1, Relaxed);
+                    theirs.open();
+                });
+                assert!(gate.wait(None));
+                assert_eq!(done.load(Relaxed), 1);
+                drop(gate);
+                thread.join().unwrap();
+            },
+            after: nothing,
+        },
+    ]
+}

@@ -1,0 +1,67 @@
+//! What carries requests out: [`Backend`].
+
+use super::{Completion, Finished};
+use std::io;
+
+/// What a backend did with a request.
+#[derive(Debug)]
+#[must_use]
+pub enum Submitted {
+    /// It is done; the context hands its event over, together with others that were done in the same call.
+    Done(Finished),
+    /// The backend keeps the completion and will use it, or has used it already.
+    Queued,
+    /// The backend cannot take it. The request goes back to its submitter, who is told why.
+    Refused(Completion, io::Error),
+}
+
+/// Carries requests out. Shared by every thread that submits.
+///
+/// # Contract
+///
+/// 1. Every [`Completion`] is used once: completed, finished, refused or dropped (which completes it with `ECANCELED`). Keeping one for ever
+///    keeps its context from being destroyed. Forgetting one only leaks.
+/// 2. [`submit`](Self::submit) does not wait for a completion, nor for room: what it cannot take it refuses.
+/// 3. A request may be completed before `submit` returns, on any thread.
+/// 4. What was submitted makes progress after the next [`flush`](Self::flush) at the latest.
+/// 5. Dropping the backend leaves no thread behind. The context drops it after its last request has completed.
+///
+/// # Examples
+///
+/// ```
+/// use ioctx::aio::{Backend, Completion, Context, Request, Submitted};
+///
+/// /// Completes every request with the length of its user data in bits.
+/// struct Bits;
+///
+/// impl Backend for Bits {
+///     fn submit(&self, work: Completion) -> Submitted {
+///         let bits = 64 - work.request().user_data.leading_zeros();
+///         Submitted::Done(work.finish(Ok(bits as usize)))
+///     }
+/// }
+///
+/// let context = Context::new(8, Bits)?;
+/// context.submit(Request::nop().with_user_data(1000))?;
+/// let mut events = Vec::new();
+/// context.get_events(1, 8, None, &mut events)?;
+/// assert_eq!(events[0].result.as_ref().unwrap(), &10);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub trait Backend: Send + Sync {
+    /// Takes one request on.
+    fn submit(&self, work: Completion) -> Submitted;
+
+    /// The end of a batch: what was submitted so far must not be held back any longer.
+    fn flush(&self) {}
+}
+
+impl<B: Backend + ?Sized> Backend for Box<B> {
+    fn submit(&self, work: Completion) -> Submitted {
+        (**self).submit(work)
+    }
+
+    fn flush(&self) {
+        (**self).flush();
+    }
+}

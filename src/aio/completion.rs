@@ -1,0 +1,160 @@
+//! The one way to finish a request: [`Completion`].
+
+use super::Request;
+use super::shared::Shared;
+use crate::ring;
+use std::ptr::NonNull;
+use std::{fmt, io, mem};
+
+/// The error number that a dropped completion reports.
+#[cfg(unix)]
+const CANCELED: i32 = rustix::io::Errno::CANCELED.raw_os_error();
+/// `ERROR_OPERATION_ABORTED`.
+#[cfg(not(unix))]
+const CANCELED: i32 = 995;
+
+/// A request in flight, and the right to complete it, once.
+///
+/// Using it consumes it; dropping it completes the request with `ECANCELED`; forgetting it leaks the request and keeps its context from
+/// being destroyed. It may be used on any thread, before [`Backend::submit`](super::Backend::submit) returns or long after.
+///
+/// # Costs
+///
+/// [`complete`](Self::complete) is two locked instructions for the ring, one for the context's count, and a load to look for sleepers.
+/// [`finish`](Self::finish), where it applies, shares the former two among a batch.
+pub struct Completion {
+    /// Valid while this exists: the request holds one of the context's `reqs` references, put by `Shared::release`.
+    shared: NonNull<Shared>,
+    tag: u32,
+}
+
+// SAFETY: `Shared` is `Sync`, and the request in the slot is `Send` and belongs to this completion alone.
+unsafe impl Send for Completion {}
+// SAFETY: through a shared completion the request can only be read, and it is `Sync`.
+unsafe impl Sync for Completion {}
+
+impl Completion {
+    /// # Safety
+    ///
+    /// 1. The caller owns `tag` and one `reqs` reference of `*shared`, and passes both on.
+    /// 2. The slot of `tag` holds a request.
+    pub(super) unsafe fn new(shared: NonNull<Shared>, tag: u32) -> Self {
+        Self { shared, tag }
+    }
+
+    fn shared(&self) -> &Shared {
+        // SAFETY: valid while this exists.
+        unsafe { self.shared.as_ref() }
+    }
+
+    /// The request.
+    pub fn request(&self) -> &Request {
+        // SAFETY: the slot of our tag is ours, and filled; the borrow of `self` keeps it so.
+        unsafe { &*self.shared().slot(self.tag) }
+    }
+
+    /// The request, to fill its buffers.
+    pub fn request_mut(&mut self) -> &mut Request {
+        // SAFETY: as in `request`; the borrow is exclusive.
+        unsafe { &mut *self.shared().slot_mut(self.tag) }
+    }
+
+    /// Completes the request: publishes its event and wakes who waits for it.
+    pub fn complete(self, result: io::Result<usize>) {
+        drop(self.finish(result));
+    }
+
+    /// Settles the result without publishing it yet. For a backend that is done before `submit` returns: the context publishes what one
+    /// call has finished together.
+    pub fn finish(self, result: io::Result<usize>) -> Finished {
+        let res = match result {
+            Ok(bytes) => bytes as i64,
+            Err(error) => -i64::from(error.raw_os_error().unwrap_or(CANCELED).max(1)),
+        };
+        let (shared, tag) = self.into_parts();
+        Finished { shared, tag, res }
+    }
+
+    /// Whether this is the request with this tag of that context.
+    pub(super) fn is(&self, shared: NonNull<Shared>, tag: u32) -> bool {
+        self.shared == shared && self.tag == tag
+    }
+
+    /// Gives up the duty to complete.
+    pub(super) fn into_parts(self) -> (NonNull<Shared>, u32) {
+        let parts = (self.shared, self.tag);
+        mem::forget(self);
+        parts
+    }
+}
+
+impl Drop for Completion {
+    fn drop(&mut self) {
+        drop(Finished { shared: self.shared, tag: self.tag, res: -i64::from(CANCELED) });
+    }
+}
+
+impl fmt::Debug for Completion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Completion").field("tag", &self.tag).field("request", self.request()).finish()
+    }
+}
+
+/// A request whose result is settled. Dropping it publishes the event.
+pub struct Finished {
+    /// As in `Completion`.
+    shared: NonNull<Shared>,
+    tag: u32,
+    res: i64,
+}
+
+// SAFETY: as for `Completion`; the request is not touched any more.
+unsafe impl Send for Finished {}
+// SAFETY: a shared `Finished` gives access to nothing.
+unsafe impl Sync for Finished {}
+
+impl Finished {
+    /// The event to publish, and with it the duty to publish it and then to release the request's reference. Only for requests of `shared`.
+    pub(super) fn into_event(self, shared: NonNull<Shared>) -> Result<ring::Event, Self> {
+        if self.shared != shared {
+            return Err(self);
+        }
+        let event = self.event();
+        mem::forget(self);
+        Ok(event)
+    }
+
+    fn event(&self) -> ring::Event {
+        ring::Event { data: self.tag.into(), obj: 0, res: self.res, res2: 0 }
+    }
+}
+
+impl Drop for Finished {
+    fn drop(&mut self) {
+        // SAFETY: we hold the request's reference, which `publish` puts as its last act.
+        unsafe { Shared::publish(self.shared, &[self.event()]) };
+    }
+}
+
+impl fmt::Debug for Finished {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Finished").field("tag", &self.tag).field("res", &self.res).finish()
+    }
+}
+
+/// What `finish` made of a result, back again.
+pub(super) fn result(res: i64) -> io::Result<usize> {
+    usize::try_from(res).map_err(|_| io::Error::from_raw_os_error((-res) as i32))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::result;
+
+    #[test]
+    fn results_keep_their_meaning() {
+        assert_eq!(result(0).unwrap(), 0);
+        assert_eq!(result(i64::from(i32::MAX)).unwrap(), i32::MAX as usize);
+        assert_eq!(result(-9).unwrap_err().raw_os_error(), Some(9));
+    }
+}

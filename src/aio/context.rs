@@ -1,0 +1,335 @@
+//! [`Context`].
+
+use super::shared::Shared;
+use super::{
+    Backend, BatchError, Completion, CreateError, DestroyError, Event, GetEventsError, Reason, Request,
+    SubmitError, Submitted,
+};
+use crate::cpu;
+use crate::refcount::Put;
+use crate::ring;
+use crate::sync::time::{Instant, expired};
+use crate::sync::{hint, size, thread};
+use crate::wait::Outcome;
+use std::ptr::NonNull;
+use std::{fmt, mem};
+
+/// The largest capacity: 2²⁰ requests, which take 128 MiB.
+pub const MAX_CAPACITY: u32 = 1 << 20;
+
+/// How many events of one batch are published together.
+const TOGETHER: usize = 64;
+/// How often a reader that found too little looks again before it yields, and then before it sleeps.
+const SPINS: u32 = size!(ships: 32, models: 0);
+const YIELDS: u32 = size!(ships: 4, models: 0);
+
+/// An asynchronous-I/O context that any number of threads share.
+///
+/// Everything goes through `&self`. [`submit`](Self::submit) is lock-free as long as the CPU's stock of tags serves and the backend is;
+/// it never waits for room. [`get_events`](Self::get_events) blocks if asked to. Dropping blocks until the last request has completed.
+///
+/// # Costs
+///
+/// 128 bytes per request of capacity for its slot, 72 for its tag and its place in the lanes, and some 14 padded lines per possible CPU. Two to
+/// four locked instructions per submit, three per completion, one to two per event read, all on this CPU's lines.
+///
+/// # When not to use it
+///
+/// One thread that submits and waits is served as well by plain `pread`; one runtime thread per core that never
+/// shares, by a ring of its own.
+///
+/// # Examples
+///
+/// ```
+/// use ioctx::aio::{Context, Request};
+/// use ioctx::backend::Threads;
+///
+/// let context = Context::new(64, Threads::new(2)?)?;
+/// let file = tempfile::tempfile()?;
+/// context.submit(Request::write(file, b"hello".to_vec(), 0))?;
+///
+/// let mut events = Vec::new();
+/// context.get_events(1, 64, None, &mut events)?;
+/// assert_eq!(events[0].result.as_ref().unwrap(), &5);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Context<B: Backend> {
+    /// Ours; completions point to it as well, until `finished` opens.
+    shared: NonNull<Shared>,
+    backend: B,
+}
+
+// SAFETY: `Shared` is `Send` and `Sync`, and so is every `Backend`.
+unsafe impl<B: Backend> Send for Context<B> {}
+// SAFETY: as above.
+unsafe impl<B: Backend> Sync for Context<B> {}
+
+impl<B: Backend> Context<B> {
+    /// A context for up to `capacity` requests in flight or unread, with a completion lane per possible CPU.
+    ///
+    /// # Errors
+    ///
+    /// [`CreateError::Capacity`] if it is 0 or above [`MAX_CAPACITY`].
+    pub fn new(capacity: u32, backend: B) -> Result<Self, CreateError> {
+        Self::with_lanes(capacity, cpu::possible(), backend)
+    }
+
+    /// As [`new`](Self::new), with `lanes` completion lanes. One lane hands events over in the order of their completion.
+    ///
+    /// # Errors
+    ///
+    /// [`CreateError::Capacity`] if it is 0 or above [`MAX_CAPACITY`].
+    pub fn with_lanes(capacity: u32, lanes: u32, backend: B) -> Result<Self, CreateError> {
+        if !(1..=MAX_CAPACITY).contains(&capacity) {
+            return Err(CreateError::Capacity(capacity));
+        }
+        let shared = NonNull::from(Box::leak(Box::new(Shared::new(capacity, lanes))));
+        Ok(Self { shared, backend })
+    }
+
+    #[inline]
+    fn shared(&self) -> &Shared {
+        // SAFETY: freed only by our `drop`.
+        unsafe { self.shared.as_ref() }
+    }
+
+    /// What carries the requests out.
+    pub fn backend(&self) -> &B {
+        &self.backend
+    }
+
+    /// How many requests can be in flight or unread.
+    pub fn capacity(&self) -> u32 {
+        self.shared().tags.total()
+    }
+
+    /// How many requests are in flight or unread.
+    ///
+    /// # Staleness
+    ///
+    /// Exact only while nobody submits or reads. Blocks for a moment on the pool of tags: for reports, not for deciding.
+    pub fn outstanding(&self) -> u32 {
+        self.capacity().saturating_sub(self.shared().tags.available())
+    }
+
+    /// Hands one request over.
+    ///
+    /// # Errors
+    ///
+    /// [`SubmitError`] with the request: see [`Reason`].
+    #[inline]
+    pub fn submit(&self, request: Request) -> Result<(), SubmitError> {
+        let (request, reason) = match self.accept(request) {
+            Ok(submitted) => {
+                drop(submitted);
+                self.backend.flush();
+                return Ok(());
+            }
+            Err(refused) => refused,
+        };
+        Err(SubmitError { request, reason })
+    }
+
+    /// Hands requests over, first to last, until one is not accepted. Those that were are removed from `batch`; the result says how many.
+    /// Events of requests that are done at once are published together.
+    ///
+    /// # Errors
+    ///
+    /// [`BatchError`] if the first one was not accepted; an empty batch is no error. To learn why a later one was not, submit the rest again.
+    pub fn submit_batch(&self, batch: &mut Vec<Request>) -> Result<usize, BatchError> {
+        let mut events = [ring::Event::default(); TOGETHER];
+        let mut ready = 0;
+        let mut accepted = 0;
+        let mut stopped = None;
+        for place in batch.iter_mut() {
+            // The placeholder owns nothing, so that leaving it behind costs nothing.
+            match self.accept(mem::replace(place, Request::nop())) {
+                Ok(Submitted::Done(finished)) => {
+                    // What is not of this context publishes itself.
+                    if let Ok(event) = finished.into_event(self.shared) {
+                        events[ready] = event;
+                        ready += 1;
+                    }
+                }
+                Ok(_) => {}
+                Err((request, reason)) => {
+                    *place = request;
+                    stopped = Some(reason);
+                    break;
+                }
+            }
+            accepted += 1;
+            if ready == TOGETHER {
+                // SAFETY: `into_event` gave us the tags and the references.
+                unsafe { Shared::publish(self.shared, &events[..mem::take(&mut ready)]) };
+            }
+        }
+        // SAFETY: as above.
+        unsafe { Shared::publish(self.shared, &events[..ready]) };
+        self.backend.flush();
+        batch.drain(..accepted);
+        match stopped {
+            Some(reason) if accepted == 0 => Err(BatchError(reason)),
+            _ => Ok(accepted),
+        }
+    }
+
+    /// Takes a request in and gives it to the backend.
+    #[inline]
+    fn accept(&self, request: Request) -> Result<Submitted, (Request, Reason)> {
+        if let Err(argument) = request.check() {
+            return Err((request, Reason::Invalid(argument)));
+        }
+        let shared = self.shared();
+        // Put by the completer, in `Shared::publish`; below if the request goes no further.
+        if !shared.reqs.try_get_live(1) {
+            return Err((request, Reason::Dying));
+        }
+        let Ok(tag) = shared.tags.take_raw() else {
+            // SAFETY: the reference just taken.
+            unsafe { Shared::release(self.shared, 1) };
+            return Err((request, Reason::Full));
+        };
+        // SAFETY: 1. the tag just taken is ours.
+        unsafe { shared.fill(tag, request) };
+        // SAFETY: 1. tag and reference are ours and are passed on. 2. just filled.
+        match self.backend.submit(unsafe { Completion::new(self.shared, tag) }) {
+            Submitted::Refused(work, error) if work.is(self.shared, tag) => {
+                work.into_parts();
+                // SAFETY: with the completion we have tag and slot back, and the reference.
+                let request = unsafe {
+                    let request = shared.take(tag);
+                    shared.tags.put_raw(tag);
+                    Shared::release(self.shared, 1);
+                    request
+                };
+                Err((request, Reason::Refused(error)))
+            }
+            // Somebody else's completion, against the contract: dropped, it completes; ours is still out.
+            submitted => Ok(submitted),
+        }
+    }
+
+    /// Reads events: appends at most `max` to `out` and returns how many. Sleeps until there are `min`, or `deadline` has passed, or a signal handler has
+    /// run, or the context is destroyed and has no more; with a passed deadline, or `min` 0, it does not sleep.
+    ///
+    /// Whatever ends it, events that were read are returned rather than an error.
+    ///
+    /// # Errors
+    ///
+    /// [`GetEventsError`]; no event was read then.
+    pub fn get_events(
+        &self,
+        min: usize,
+        max: usize,
+        deadline: Option<Instant>,
+        out: &mut Vec<Event>,
+    ) -> Result<usize, GetEventsError> {
+        if min > max {
+            return Err(GetEventsError::Range { min, max });
+        }
+        let shared = self.shared();
+        let mut read = 0;
+        let mut tries = 0;
+        let mut announced = false;
+        let ended = loop {
+            // Before the look at the ring: every event of a context that is found finished is visible then.
+            let finished = shared.is_finished();
+            if read < max {
+                read += shared.read(max - read, out);
+            }
+            if finished && shared.queue.is_empty() {
+                break Some(GetEventsError::Dying);
+            }
+            if read >= min {
+                break None;
+            }
+            if expired(deadline) {
+                break None;
+            }
+            if tries < SPINS + YIELDS {
+                if tries < SPINS { hint::spin_loop() } else { thread::yield_now() }
+                tries += 1;
+                continue;
+            }
+            // Not more than can be there, or nobody would ever wake us.
+            let wanted = (min - read).min(self.capacity() as usize) as u32;
+            let key = shared.wait.prepare_wait(wanted);
+            if shared.queue.len() >= wanted || shared.is_finished() {
+                if mem::replace(&mut announced, true) {
+                    // Not the first time: another reader holds the lane. Let it get on.
+                    hint::contended();
+                    thread::yield_now();
+                }
+                continue;
+            }
+            announced = true;
+            match key.wait(deadline) {
+                Outcome::Woken | Outcome::TimedOut => {}
+                Outcome::Interrupted if read == 0 => break Some(GetEventsError::Interrupted),
+                Outcome::Interrupted => break None,
+            }
+        };
+        if announced {
+            // A wake-up that was meant for us is handed on, if there is something left to wake for.
+            shared.wait.notify(|| shared.queue.len());
+        }
+        match ended {
+            Some(error) if read == 0 => Err(error),
+            _ => Ok(read),
+        }
+    }
+
+    /// Refuses new requests and waits until those in flight have completed, or until `deadline`. Their events can still be read, here
+    /// or on other threads, which are woken when the last has come.
+    ///
+    /// # Errors
+    ///
+    /// [`DestroyError::Already`] for all but the first caller. [`DestroyError::TimedOut`] if requests are in flight at the deadline: the context stays
+    /// destroyed, and dropping it waits for them.
+    pub fn destroy(&self, deadline: Option<Instant>) -> Result<(), DestroyError> {
+        if !self.kill() {
+            return Err(DestroyError::Already);
+        }
+        if self.shared().finished.wait(deadline) {
+            return Ok(());
+        }
+        // Counted exactly since the kill; it may have become 0 since.
+        Err(DestroyError::TimedOut { in_flight: self.shared().reqs.count().unwrap_or(0) })
+    }
+
+    /// Refuses new requests; returns whether this call was the first.
+    fn kill(&self) -> bool {
+        let Some(put) = self.shared().reqs.kill() else {
+            return false;
+        };
+        if put == Put::Zero {
+            // SAFETY: we were told.
+            unsafe { Shared::last(self.shared) };
+        }
+        self.backend.flush();
+        true
+    }
+}
+
+impl<B: Backend> Drop for Context<B> {
+    fn drop(&mut self) {
+        self.kill();
+        self.shared().finished.wait(None);
+        // SAFETY: leaked by `with_lanes`. No completion is left (the gate is open, and opening it was the last access of the last one),
+        // and no caller, since we are being dropped. Events nobody read are dropped with their requests, in the slots.
+        drop(unsafe { Box::from_raw(self.shared.as_ptr()) });
+    }
+}
+
+impl<B: Backend> fmt::Debug for Context<B> {
+    /// Takes no lock.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context")
+            .field("capacity", &self.capacity())
+            .field("lanes", &self.shared().queue.lanes())
+            .field("unread", &self.shared().queue.len())
+            .field("destroyed", &self.shared().reqs.is_dying())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,32 @@
+//! The context: any thread submits, any thread reads what came of it.
+//!
+//! A [`Context`] is made of the parts of this crate and adds only the requests: `Tags` say how many and which slot, a `PerCpuRef` counts
+//! those in flight, a `CompletionQueue` carries their events and an `EventCount` the sleep of readers. What carries them out is a [`Backend`].
+//!
+//! # Rules
+//!
+//! 1. Every accepted request yields exactly one [`Event`]. One that is not accepted comes back to its submitter, whole, with the reason.
+//! 2. A request owns its buffers and its file until its event has been handed over. Forgetting anything only leaks.
+//! 3. Capacity bounds requests in flight *and* events not yet read: completing never waits for a reader.
+//! 4. [`Completion`] is the one way to finish a request, and consumes itself.
+//! 5. Destroying refuses new requests, waits for those in flight, and leaves their events to be read. Dropping does the same and waits as long as it takes.
+//!
+//! # What a submit writes
+//!
+//! Its own CPU's slot of the count, its own CPU's stock of tags, the request's own lines; completing writes the CPU's own lane
+//! and slot. Shared lines are written once per batch of tags. All orderings are those of the parts; this module adds no atomic of its own.
+//!
+//! Source: `fs/aio.c` as the 2012 rework left it.
+
+mod backend;
+mod completion;
+mod context;
+mod error;
+mod request;
+mod shared;
+
+pub use backend::{Backend, Submitted};
+pub use completion::{Completion, Finished};
+pub use context::{Context, MAX_CAPACITY};
+pub use error::{Argument, BatchError, CreateError, DestroyError, GetEventsError, Reason, SubmitError};
+pub use request::{Event, MAX_SEGMENTS, Op, Request};

@@ -1,0 +1,201 @@
+//! What a context shares with the requests in flight: [`Shared`].
+
+use super::completion::result;
+use super::{Event, Request};
+use crate::credits::Tags;
+use crate::percpu::CachePadded;
+use crate::refcount::{PerCpuRef, Put};
+use crate::ring::{self, CompletionQueue};
+use crate::sync::Arc;
+use crate::sync::cell::UnsafeCell;
+use crate::wait::{EventCount, Gate};
+use std::mem::offset_of;
+use std::ptr::NonNull;
+
+/// How many tags a reader gives back at a time.
+const CHUNK: usize = 64;
+
+/// The fields, grouped by who writes them. Each part pads what it writes; the rest of this struct is only read.
+pub(super) struct Shared {
+    /// One reference per request not finished, held by its `Completion` or `Finished` and put by [`publish`](Self::publish) or
+    /// [`release`](Self::release); the initial one belongs to the destroyer. Written per CPU, by submitters and completers.
+    pub(super) reqs: PerCpuRef,
+    /// Which slot, and how many. Written per CPU by submitters and readers; globally once per batch.
+    pub(super) tags: Tags,
+    /// Written by completers (a lane per CPU) and by readers.
+    pub(super) queue: CompletionQueue,
+    /// Read by completers, written by readers that go to sleep.
+    pub(super) wait: EventCount,
+    /// Opens when `reqs` reaches zero. Shared, because whoever opens it may be outlived by nobody: the rest of this struct may be
+    /// freed as soon as it is open.
+    pub(super) finished: Arc<Gate>,
+    /// A request per tag. Written by whoever holds the tag: submitter, completer, reader, in that order.
+    slots: Box<[Slot]>,
+}
+
+const _: () = {
+    // Parts that different threads write must not meet on a line.
+    assert!(offset_of!(Shared, reqs) % 128 == 0 && size_of::<PerCpuRef>() % 128 == 0);
+    assert!(offset_of!(Shared, tags) % 128 == 0 && size_of::<Tags>() % 128 == 0);
+    assert!(offset_of!(Shared, queue) % 128 == 0 && size_of::<CompletionQueue>() % 128 == 0);
+    assert!(offset_of!(Shared, wait) % 128 == 0 && size_of::<EventCount>() % 128 == 0);
+};
+
+/// # Safety
+///
+/// Touched only by the holder of its tag. The tag goes from submitter to completer with the `Completion`, and from completer to reader
+/// through the ring.
+type Slot = CachePadded<UnsafeCell<Option<Request>>>;
+
+// SAFETY: every field but `slots` is `Sync`; a slot is reached by one thread at a time, and `Request` is `Send`.
+unsafe impl Sync for Shared {}
+// SAFETY: nothing in it is bound to a thread.
+unsafe impl Send for Shared {}
+
+impl Shared {
+    pub(super) fn new(capacity: u32, lanes: u32) -> Self {
+        Self {
+            reqs: PerCpuRef::new(),
+            tags: Tags::new(capacity),
+            queue: CompletionQueue::with_lanes(capacity, lanes),
+            wait: EventCount::new(),
+            finished: Arc::new(Gate::new()),
+            slots: (0..capacity).map(|_| CachePadded::new(UnsafeCell::new(None))).collect(),
+        }
+    }
+
+    /// Puts `request` into the slot of `tag`.
+    ///
+    /// # Safety
+    ///
+    /// 1. The caller owns `tag`.
+    #[inline]
+    pub(super) unsafe fn fill(&self, tag: u32, request: Request) {
+        // SAFETY: ours by 1.
+        self.slots[tag as usize].with_mut(|slot| unsafe { *slot = Some(request) });
+    }
+
+    /// Takes the request out of the slot of `tag`.
+    ///
+    /// # Safety
+    ///
+    /// 1. The caller owns `tag`.
+    /// 2. The slot is filled.
+    #[inline]
+    pub(super) unsafe fn take(&self, tag: u32) -> Request {
+        // SAFETY: ours by 1.
+        let request = self.slots[tag as usize].with_mut(|slot| unsafe { (*slot).take() });
+        request.expect("a tag in flight names a request")
+    }
+
+    /// The request in the slot of `tag`, for reading.
+    ///
+    /// # Safety
+    ///
+    /// As [`take`](Self::take), for as long as the pointer is used.
+    #[inline]
+    pub(super) unsafe fn slot(&self, tag: u32) -> *const Request {
+        self.slots[tag as usize].with(|slot| {
+            // SAFETY: ours and filled, by the caller's promise.
+            let request = unsafe { (*slot).as_ref() };
+            std::ptr::from_ref(request.expect("a tag in flight names a request"))
+        })
+    }
+
+    /// The request in the slot of `tag`, for writing.
+    ///
+    /// # Safety
+    ///
+    /// As [`take`](Self::take), for as long as the pointer is used.
+    #[inline]
+    pub(super) unsafe fn slot_mut(&self, tag: u32) -> *mut Request {
+        self.slots[tag as usize].with_mut(|slot| {
+            // SAFETY: ours and filled, by the caller's promise.
+            let request = unsafe { (*slot).as_mut() };
+            std::ptr::from_mut(request.expect("a tag in flight names a request"))
+        })
+    }
+
+    /// Hands over the events of finished requests, wakes who waits for them, and puts the requests' references.
+    ///
+    /// # Safety
+    ///
+    /// 1. The caller owns the tags that `events` name, and one `reqs` reference for each.
+    pub(super) unsafe fn publish(this: NonNull<Self>, events: &[ring::Event]) {
+        {
+            // SAFETY: the references of 1. keep it alive until `release`.
+            let shared = unsafe { this.as_ref() };
+            shared.queue.publish(events);
+            // The last write of `publish` was the ring's swap.
+            shared.wait.notify_after_rmw(|| shared.queue.len());
+        }
+        // SAFETY: handed on from 1. This is the last act: a reader may have the events already, but the context
+        // cannot be freed before.
+        unsafe { Self::release(this, events.len() as u32) };
+    }
+
+    /// Puts `n` of the `reqs` references.
+    ///
+    /// # Safety
+    ///
+    /// 1. The caller owns them.
+    pub(super) unsafe fn release(this: NonNull<Self>, n: u32) {
+        if n == 0 {
+            return;
+        }
+        // SAFETY: valid by the references themselves, until they are put.
+        let put = unsafe { PerCpuRef::put_raw(&raw const (*this.as_ptr()).reqs, n) };
+        if put == Put::Zero {
+            // SAFETY: whoever finds zero owns the last say: nobody frees before the gate opens.
+            unsafe { Self::last(this) };
+        }
+    }
+
+    /// Every request is finished and no other can be submitted: tells readers and destroyers.
+    ///
+    /// # Safety
+    ///
+    /// 1. The caller was told [`Put::Zero`].
+    pub(super) unsafe fn last(this: NonNull<Self>) {
+        let finished = {
+            // SAFETY: alive until the gate opens.
+            let shared = unsafe { this.as_ref() };
+            shared.wait.notify_all();
+            Arc::clone(&shared.finished)
+        };
+        finished.open();
+    }
+
+    /// Moves up to `max` events to `out`.
+    pub(super) fn read(&self, max: usize, out: &mut Vec<Event>) -> usize {
+        let mut read = 0;
+        loop {
+            let chunk = (max - read).min(CHUNK);
+            let mut tags = [0; CHUNK];
+            let mut n = 0;
+            self.queue.read(chunk, |run| {
+                // First, because it may panic, and then nothing of the run is lost.
+                out.reserve(run.len());
+                for event in run {
+                    let tag = event.data as u32;
+                    // SAFETY: the event hands its tag over to us, with a filled slot.
+                    let request = unsafe { self.take(tag) };
+                    out.push(Event { request, result: result(event.res) });
+                    tags[n] = tag;
+                    n += 1;
+                }
+            });
+            // Only now, when the lanes have their slots back: whoever takes these tags must find room to complete.
+            tags[..n].iter().for_each(|tag| self.tags.put_raw(*tag));
+            read += n;
+            if n < chunk || read == max {
+                return read;
+            }
+        }
+    }
+
+    /// Whether no request is in flight and none can be submitted.
+    pub(super) fn is_finished(&self) -> bool {
+        self.reqs.is_zero()
+    }
+}

@@ -1,0 +1,15 @@
+#![doc = include_str!("../README.md")]
+#![warn(missing_docs)]
+
+pub mod aio;
+pub mod backend;
+pub mod barrier;
+pub mod cpu;
+pub mod credits;
+pub mod percpu;
+pub mod refcount;
+pub mod ring;
+pub mod sync;
+pub mod wait;
+
+pub use aio::{Context, Event, Request};

@@ -1,0 +1,239 @@
+//! The facade over loom.
+
+/// Atomics and fences.
+pub mod atomic {
+    pub use loom::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+
+    /// Frees a word that was taken by `swap`. A plain store outside loom.
+    pub fn give_back(word: &AtomicU32, value: u32, order: Ordering) {
+        word.swap(value, order);
+    }
+}
+
+/// The ordering of a site. See the [module's documentation](self).
+macro_rules! mo {
+    ($site:literal, $order:ident) => {
+        $crate::sync::model::ordering($site, $crate::sync::atomic::Ordering::$order)
+    };
+}
+
+/// The fence of a site.
+macro_rules! fence {
+    ($site:literal, $order:ident) => {
+        if let Some(order) = $crate::sync::model::fence($site, $crate::sync::atomic::Ordering::$order) {
+            $crate::sync::atomic::fence(order)
+        }
+    };
+}
+pub(crate) use {fence, fence as fence_after_rmw, mo};
+
+/// Chooses between the size that ships and the one that models can afford.
+macro_rules! size {
+    (ships: $ships:expr, models: $models:expr) => {
+        $models
+    };
+}
+pub(crate) use size;
+
+/// Cells whose every access is a closure, so that loom sees where it begins and ends.
+pub mod cell {
+    pub use loom::cell::UnsafeCell;
+
+    /// A run of cells that can be read in place as one slice; each cell is tracked by itself.
+    #[derive(Debug)]
+    pub struct CellArray<T> {
+        values: Box<[std::cell::UnsafeCell<T>]>,
+        tracks: Box<[UnsafeCell<()>]>,
+    }
+
+    impl<T: Copy> CellArray<T> {
+        /// `len` cells of `value`.
+        pub fn new(len: usize, value: T) -> Self {
+            Self {
+                values: (0..len).map(|_| std::cell::UnsafeCell::new(value)).collect(),
+                tracks: (0..len).map(|_| UnsafeCell::new(())).collect(),
+            }
+        }
+
+        /// Writes one cell.
+        ///
+        /// # Safety
+        ///
+        /// 1. `index` is below the length.
+        /// 2. Nobody else reads or writes that cell until this returns.
+        pub unsafe fn write(&self, index: usize, value: T) {
+            let _track = self.tracks[index].get_mut();
+            // SAFETY: unaliased by 2., which the track has just checked.
+            unsafe { *self.values[index].get() = value }
+        }
+
+        /// Calls `f` with the cells from `start` to `start + len`, in place.
+        ///
+        /// # Safety
+        ///
+        /// 1. `start + len` is at most the length.
+        /// 2. Nobody writes those cells until this returns.
+        pub unsafe fn with_slice<R>(&self, start: usize, len: usize, f: impl FnOnce(&[T]) -> R) -> R {
+            let _tracks: Vec<_> = self.tracks[start..start + len].iter().map(UnsafeCell::get).collect();
+            let cells = &self.values[start..start + len];
+            // SAFETY: `UnsafeCell<T>` has the layout of `T`; unwritten by 2., which the tracks check.
+            f(unsafe { std::slice::from_raw_parts(cells.as_ptr().cast::<T>(), len) })
+        }
+    }
+
+    // SAFETY: the cells are reached only by the two methods above, whose callers rule out races; a value
+    // is moved between threads (`Send`), never shared in one cell while somebody writes it.
+    unsafe impl<T: Send> Sync for CellArray<T> {}
+}
+
+/// Spinning.
+pub mod hint {
+    pub use loom::hint::spin_loop;
+
+    /// Marks the branch of a loop that waits for another thread: what follows on this schedule differs
+    /// from another one only in how often it went round, so it is not branched further.
+    pub fn contended() {
+        loom::skip_branch();
+    }
+}
+
+/// Threads.
+pub mod thread {
+    pub use loom::thread::{Builder, JoinHandle, spawn, yield_now};
+}
+
+pub use loom::sync::{Arc, MutexGuard};
+pub use std::sync::OnceLock;
+
+/// A mutex without poisoning.
+#[derive(Debug, Default)]
+pub struct Mutex<T>(loom::sync::Mutex<T>);
+
+impl<T> Mutex<T> {
+    /// Wraps `value`.
+    pub fn new(value: T) -> Self {
+        Self(loom::sync::Mutex::new(value))
+    }
+
+    /// Blocks until the lock is held.
+    pub fn lock(&self) -> MutexGuard<'_, T> {
+        self.0.lock().expect("a model ends at its first panic")
+    }
+}
+
+/// A condition variable.
+#[derive(Debug, Default)]
+pub struct Condvar(loom::sync::Condvar);
+
+impl Condvar {
+    /// With nobody waiting.
+    pub fn new() -> Self {
+        Self(loom::sync::Condvar::new())
+    }
+
+    /// Gives the lock back, sleeps until notified, takes the lock again. Loom has no clock: a passed
+    /// deadline returns at once, any other is waited for as if there were none.
+    pub fn wait_until<'a, T>(
+        &self,
+        guard: MutexGuard<'a, T>,
+        deadline: Option<super::time::Instant>,
+    ) -> MutexGuard<'a, T> {
+        if super::time::expired(deadline) {
+            return guard;
+        }
+        self.0.wait(guard).expect("a model ends at its first panic")
+    }
+
+    /// Wakes one sleeper.
+    pub fn notify_one(&self) {
+        self.0.notify_one();
+    }
+
+    /// Wakes every sleeper.
+    pub fn notify_all(&self) {
+        self.0.notify_all();
+    }
+}
+
+/// The raw CPU number, and how many there can be.
+pub(crate) mod cpu {
+    use std::cell::Cell;
+
+    loom::thread_local!(pub(super) static CPU: Cell<u32> = Cell::new(0));
+
+    /// What the model said with `set_cpu`.
+    pub(crate) fn raw() -> u32 {
+        CPU.with(Cell::get)
+    }
+
+    /// Models have two CPUs.
+    pub(crate) fn possible() -> u32 {
+        2
+    }
+}
+
+/// What a model says about its world. Exists only under loom.
+pub mod model {
+    use super::atomic::Ordering;
+    use std::sync::Mutex;
+
+    /// Puts the calling thread on `cpu` (0 or 1) until it says otherwise.
+    pub fn set_cpu(cpu: u32) {
+        super::cpu::CPU.with(|cell| cell.set(cpu));
+    }
+
+    /// The half of an ordering that a mutant takes away.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum Weaken {
+        /// No acquire: `AcqRel` becomes `Release`, `Acquire` becomes `Relaxed`.
+        Acquire,
+        /// No release: `AcqRel` becomes `Acquire`, `Release` becomes `Relaxed`.
+        Release,
+        /// A fence is left out.
+        Fence,
+    }
+
+    static MUTANT: Mutex<Option<(String, Weaken)>> = Mutex::new(None);
+
+    /// Weakens one site in every model that follows in this process; `None` restores all.
+    pub fn weaken(site: Option<(&str, Weaken)>) {
+        *MUTANT.lock().unwrap() = site.map(|(name, how)| (name.to_owned(), how));
+    }
+
+    fn mutated(site: &str) -> Option<Weaken> {
+        let mutant = MUTANT.lock().unwrap();
+        mutant.as_ref().filter(|(name, _)| name == site).map(|&(_, how)| how)
+    }
+
+    pub(crate) fn ordering(site: &str, order: Ordering) -> Ordering {
+        use Ordering::*;
+        match (mutated(site), order) {
+            (Some(Weaken::Acquire), Acquire) | (Some(Weaken::Release), Release) => Relaxed,
+            (Some(Weaken::Acquire), AcqRel) => Release,
+            (Some(Weaken::Release), AcqRel) => Acquire,
+            _ => order,
+        }
+    }
+
+    pub(crate) fn fence(site: &str, order: Ordering) -> Option<Ordering> {
+        (mutated(site) != Some(Weaken::Fence)).then_some(order)
+    }
+}
+
+/// The process-wide barrier of the system: loom has none, so both sides of `barrier` are full fences.
+pub(crate) mod membarrier {
+    /// Never granted.
+    pub(crate) fn register() -> Result<(), &'static str> {
+        Err("loom models no membarrier")
+    }
+
+    /// Never issued, since never granted.
+    pub(crate) fn issue() -> bool {
+        false
+    }
+
+    /// Never called, since never granted.
+    pub(crate) fn compiler_only() {
+        unreachable!("registration never succeeds under loom");
+    }
+}

@@ -1,0 +1,49 @@
+//! The only door to atomics, cells, threads, parking, time and the CPU number.
+//!
+//! Everything concurrent or nondeterministic in this crate enters here, so that the code a model
+//! checks is the code that ships. Built with the feature `loom` *and* `--cfg loom`, this module hands
+//! out loom's types; otherwise the standard library's. The rest of the crate cannot tell.
+//!
+//! # What differs under loom
+//!
+//! The facade may be stronger under loom, never weaker:
+//!
+//! * [`atomic::give_back`], the plain store that frees a word taken by `swap`, is a `swap`: loom 0.7.2 does not
+//!   order a plain store after racing read-modify-writes and would report a livelock that cannot happen.
+//! * `fence_after_rmw!` is a full fence (on x86 the locked instruction before it is one already, and
+//!   the macro only stops the compiler).
+//! * Time stands still: a deadline that has passed before the wait times out at once, any other never.
+//! * There are two CPUs, and the model says which one a thread is on (`model::set_cpu`).
+//!
+//! # Sites
+//!
+//! Every ordering but `Relaxed` is written `mo!("part.object.step", Ordering)` and every fence
+//! `fence!("part.object.step", Ordering)`. Outside loom the macros leave only the ordering. Under loom
+//! one site at a time can be weakened by `model::weaken`, which is how `cargo weaken` shows that each
+//! ordering is needed. The names are those of the `# Orderings` table of each module.
+
+#[cfg(all(loom, feature = "loom"))]
+#[path = "loom.rs"]
+mod imp;
+#[cfg(not(all(loom, feature = "loom")))]
+#[path = "std.rs"]
+mod imp;
+
+mod parker;
+
+pub use imp::*;
+pub use parker::{Parked, Parker};
+
+/// A file shared by requests. Ownership of a caller's resource takes part in no protocol of this
+/// crate, so this is the standard library's type in every build.
+pub type SharedFile = std::sync::Arc<std::fs::File>;
+
+/// Time as the crate sees it.
+pub mod time {
+    pub use std::time::{Duration, Instant};
+
+    /// Whether `deadline` has passed. `None` never passes.
+    pub(crate) fn expired(deadline: Option<Instant>) -> bool {
+        deadline.is_some_and(|at| Instant::now() >= at)
+    }
+}

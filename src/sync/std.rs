@@ -1,0 +1,288 @@
+//! The facade over the standard library.
+
+/// Atomics and fences.
+pub mod atomic {
+    pub use std::sync::atomic::{
+        AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering, compiler_fence, fence,
+    };
+
+    /// Frees a word that was taken by `swap`: a plain store.
+    #[inline(always)]
+    pub fn give_back(word: &AtomicU32, value: u32, order: Ordering) {
+        word.store(value, order);
+    }
+
+    /// A store-load fence for code whose last access was a read-modify-write.
+    ///
+    /// x86 executes every locked instruction as a full fence, so there only the compiler must be
+    /// stopped. Miri checks the abstract machine, which knows no such rule.
+    #[inline(always)]
+    pub fn after_rmw(order: Ordering) {
+        if cfg!(all(any(target_arch = "x86", target_arch = "x86_64"), not(miri))) {
+            compiler_fence(order);
+        } else {
+            fence(order);
+        }
+    }
+}
+
+/// The ordering of a site. See the [module's documentation](self).
+macro_rules! mo {
+    ($site:literal, $order:ident) => {
+        $crate::sync::atomic::Ordering::$order
+    };
+}
+
+/// The fence of a site.
+macro_rules! fence {
+    ($site:literal, $order:ident) => {
+        $crate::sync::atomic::fence($crate::sync::atomic::Ordering::$order)
+    };
+}
+
+/// The fence of a site whose last access was a read-modify-write.
+macro_rules! fence_after_rmw {
+    ($site:literal, $order:ident) => {
+        $crate::sync::atomic::after_rmw($crate::sync::atomic::Ordering::$order)
+    };
+}
+pub(crate) use {fence, fence_after_rmw, mo};
+
+/// Chooses between the size that ships and the one that models can afford.
+macro_rules! size {
+    (ships: $ships:expr, models: $models:expr) => {
+        $ships
+    };
+}
+pub(crate) use size;
+
+/// Cells whose every access is a closure, so that a checker can see where it begins and ends.
+pub mod cell {
+    /// `std::cell::UnsafeCell` in loom's shape.
+    #[derive(Debug, Default)]
+    #[repr(transparent)]
+    pub struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
+
+    impl<T> UnsafeCell<T> {
+        /// Wraps `value`.
+        pub const fn new(value: T) -> Self {
+            Self(std::cell::UnsafeCell::new(value))
+        }
+
+        /// Calls `f` with a pointer for reading. Dereferencing it is what is `unsafe`.
+        #[inline(always)]
+        pub fn with<R>(&self, f: impl FnOnce(*const T) -> R) -> R {
+            f(self.0.get())
+        }
+
+        /// Calls `f` with a pointer for writing. Dereferencing it is what is `unsafe`.
+        #[inline(always)]
+        pub fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
+            f(self.0.get())
+        }
+
+        /// Gives the value back.
+        pub fn into_inner(self) -> T {
+            self.0.into_inner()
+        }
+    }
+
+    /// A run of cells that can be read in place as one slice.
+    #[derive(Debug)]
+    pub struct CellArray<T>(Box<[std::cell::UnsafeCell<T>]>);
+
+    impl<T: Copy> CellArray<T> {
+        /// `len` cells of `value`.
+        pub fn new(len: usize, value: T) -> Self {
+            Self((0..len).map(|_| std::cell::UnsafeCell::new(value)).collect())
+        }
+
+        /// Writes one cell.
+        ///
+        /// # Safety
+        ///
+        /// 1. `index` is below the length.
+        /// 2. Nobody else reads or writes that cell until this returns.
+        #[inline(always)]
+        pub unsafe fn write(&self, index: usize, value: T) {
+            // SAFETY: in bounds by 1., unaliased by 2.
+            unsafe { *self.0.get_unchecked(index).get() = value }
+        }
+
+        /// Calls `f` with the cells from `start` to `start + len`, in place.
+        ///
+        /// # Safety
+        ///
+        /// 1. `start + len` is at most the length.
+        /// 2. Nobody writes those cells until this returns.
+        #[inline(always)]
+        pub unsafe fn with_slice<R>(&self, start: usize, len: usize, f: impl FnOnce(&[T]) -> R) -> R {
+            // SAFETY: in bounds by 1.; `UnsafeCell<T>` has the layout of `T`; shared and unwritten by 2.
+            f(unsafe { std::slice::from_raw_parts(self.0.as_ptr().add(start).cast::<T>(), len) })
+        }
+    }
+
+    // SAFETY: the cells are reached only by the two methods above, whose callers rule out races; a value
+    // is moved between threads (`Send`), never shared in one cell while somebody writes it.
+    unsafe impl<T: Send> Sync for CellArray<T> {}
+}
+
+/// Spinning.
+pub mod hint {
+    pub use std::hint::spin_loop;
+
+    /// Marks the branch of a loop that waits for another thread. Only a model checker listens.
+    #[inline(always)]
+    pub fn contended() {}
+}
+
+/// Threads.
+pub mod thread {
+    pub use std::thread::{Builder, JoinHandle, spawn, yield_now};
+}
+
+pub use std::sync::{Arc, MutexGuard, OnceLock};
+
+/// A mutex without poisoning: what it guards here is never left half-changed by a panic.
+#[derive(Debug, Default)]
+pub struct Mutex<T>(std::sync::Mutex<T>);
+
+impl<T> Mutex<T> {
+    /// Wraps `value`.
+    pub const fn new(value: T) -> Self {
+        Self(std::sync::Mutex::new(value))
+    }
+
+    /// Blocks until the lock is held.
+    pub fn lock(&self) -> MutexGuard<'_, T> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// A condition variable.
+#[derive(Debug, Default)]
+pub struct Condvar(std::sync::Condvar);
+
+impl Condvar {
+    /// With nobody waiting.
+    pub const fn new() -> Self {
+        Self(std::sync::Condvar::new())
+    }
+
+    /// Gives the lock back, sleeps until notified or past `deadline`, takes the lock again. May wake for no reason.
+    pub fn wait_until<'a, T>(
+        &self,
+        guard: MutexGuard<'a, T>,
+        deadline: Option<super::time::Instant>,
+    ) -> MutexGuard<'a, T> {
+        use std::sync::PoisonError;
+        match deadline {
+            None => self.0.wait(guard).unwrap_or_else(PoisonError::into_inner),
+            Some(at) => {
+                let left = at.saturating_duration_since(super::time::Instant::now());
+                self.0.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner).0
+            }
+        }
+    }
+
+    /// Wakes one sleeper.
+    pub fn notify_one(&self) {
+        self.0.notify_one();
+    }
+
+    /// Wakes every sleeper.
+    pub fn notify_all(&self) {
+        self.0.notify_all();
+    }
+}
+
+/// The raw CPU number, and how many there can be.
+pub(crate) mod cpu {
+    /// The number of the CPU this thread runs on, or a number that stays with the thread where the
+    /// system gives none. Out of date as soon as it is read.
+    #[inline]
+    pub(crate) fn raw() -> u32 {
+        #[cfg(all(target_os = "linux", not(miri)))]
+        {
+            rustix::thread::sched_getcpu() as u32
+        }
+        #[cfg(not(all(target_os = "linux", not(miri))))]
+        {
+            use std::sync::atomic::{AtomicU32, Ordering};
+            static NEXT: AtomicU32 = AtomicU32::new(0);
+            // Relaxed: only the numbers' distinctness matters; the counter publishes nothing.
+            std::thread_local!(static STRIPE: u32 = NEXT.fetch_add(1, Ordering::Relaxed));
+            STRIPE.try_with(|stripe| *stripe).unwrap_or(0)
+        }
+    }
+
+    /// How many CPUs this machine can ever have.
+    pub(crate) fn possible() -> u32 {
+        static POSSIBLE: std::sync::OnceLock<u32> = std::sync::OnceLock::new();
+        *POSSIBLE.get_or_init(|| {
+            let listed = std::fs::read_to_string("/sys/devices/system/cpu/possible")
+                .ok()
+                .and_then(|list| highest(&list))
+                .map_or(0, |highest| highest + 1);
+            listed.max(num_cpus::get() as u32)
+        })
+    }
+
+    /// The highest number in a list like `0-3,8-11`.
+    fn highest(list: &str) -> Option<u32> {
+        list.trim().split([',', '-']).filter_map(|number| number.parse().ok()).max()
+    }
+
+    #[cfg(test)]
+    mod tests {
+        #[test]
+        fn reads_cpu_lists() {
+            for (list, want) in
+                [("0-1\n", Some(1)), ("0", Some(0)), ("0-3,8-11\n", Some(11)), ("", None), ("x", None)]
+            {
+                assert_eq!(super::highest(list), want, "{list:?}");
+            }
+        }
+    }
+}
+
+/// The process-wide barrier of the system.
+pub(crate) mod membarrier {
+    use std::sync::atomic::{Ordering, compiler_fence};
+
+    /// Asks the kernel for the right to call [`issue`]; says why it cannot be had.
+    #[cfg(all(target_os = "linux", not(miri)))]
+    pub(crate) fn register() -> Result<(), &'static str> {
+        use rustix::thread::{MembarrierCommand, membarrier, membarrier_query};
+        if !membarrier_query().contains_command(MembarrierCommand::RegisterPrivateExpedited) {
+            return Err("the kernel has no membarrier(PRIVATE_EXPEDITED), or forbids it here");
+        }
+        membarrier(MembarrierCommand::RegisterPrivateExpedited)
+            .map_err(|_| "the kernel refused to register for membarrier(PRIVATE_EXPEDITED)")
+    }
+
+    /// Asks the kernel for the right to call [`issue`]; says why it cannot be had.
+    #[cfg(not(all(target_os = "linux", not(miri))))]
+    pub(crate) fn register() -> Result<(), &'static str> {
+        Err("membarrier is a Linux system call")
+    }
+
+    /// Makes every running thread of the process execute a full fence. Returns whether it did.
+    pub(crate) fn issue() -> bool {
+        #[cfg(all(target_os = "linux", not(miri)))]
+        {
+            use rustix::thread::{MembarrierCommand, membarrier};
+            membarrier(MembarrierCommand::PrivateExpedited).is_ok()
+        }
+        #[cfg(not(all(target_os = "linux", not(miri))))]
+        {
+            false
+        }
+    }
+
+    /// Keeps the compiler from moving accesses across; the processor is seen to by [`issue`].
+    #[inline(always)]
+    pub(crate) fn compiler_only() {
+        compiler_fence(Ordering::SeqCst);
+    }
+}
