@@ -34,7 +34,9 @@ static ITERATIONS: AtomicU64 = AtomicU64::new(0);
 static TRACED: AtomicU64 = AtomicU64::new(u64::MAX);
 
 /// Explores one model. Any failure ends the process.
-fn model(model: &Model, bound: Option<usize>) {
+///
+/// The floor under the number of iterations holds only for orderings as they are: `weakened` ones may well allow fewer.
+fn model(model: &Model, bound: Option<usize>, weakened: bool) {
     // Every limit is set here: one that comes from the environment would end a model early, as a success.
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = bound;
@@ -54,7 +56,7 @@ fn model(model: &Model, bound: Option<usize>) {
     let seconds = begun.elapsed().as_secs_f64();
     let depth = bound.map_or("all".into(), |bound| format!("<={bound}"));
     println!("{:<28} {iterations:>9} iterations {seconds:>7.2} s  preemptions {depth:<4} complete", model.name);
-    assert!(iterations >= model.least, "fewer iterations than the {} it once had", model.least);
+    assert!(weakened || iterations >= model.least, "fewer iterations than the {} it once had", model.least);
 }
 
 /// Says in which iteration a model failed, so that this one can be run again with a trace.
@@ -97,6 +99,7 @@ pub fn main() {
                 exit(2)
             });
             let mut bound = found.bound;
+            let mut weakened = false;
             while let Some(option) = arguments.next() {
                 let mut value = || arguments.next().unwrap_or_else(|| usage());
                 match option {
@@ -114,12 +117,13 @@ pub fn main() {
                             _ => usage(),
                         };
                         weaken(Some((site, how)));
+                        weakened = true;
                     }
                     _ => usage(),
                 }
             }
             report_panics();
-            model(found, bound);
+            model(found, bound, weakened);
         }
         _ => usage(),
     }

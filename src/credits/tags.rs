@@ -2,7 +2,7 @@
 
 use super::Exhausted;
 use super::allocator::{Allocator, Pile, Stock, default_batch};
-use crate::sync::atomic::{AtomicU32, Ordering::Relaxed, give_back};
+use crate::sync::atomic::{AtomicU32, Ordering::Relaxed, give_back, glance};
 use crate::sync::cell::UnsafeCell;
 use crate::sync::{hint, mo, thread};
 
@@ -168,7 +168,7 @@ impl Stack {
     #[inline]
     fn busy<R>(&self, f: impl FnOnce(&mut Vec<u32>) -> R, fits: impl Fn(u32) -> bool) -> Option<(R, u32)> {
         // Relaxed: a guess, which the exchange confirms.
-        let word = self.word.load(Relaxed);
+        let word = glance(&self.word);
         // Acquire: pairs with the giving back below, by the last holder. One try: who fails goes to the pool.
         if word & (CLOSED | BUSY) != 0
             || !fits(word)
@@ -219,7 +219,7 @@ impl Stock for Stack {
     fn close(&self, to: &mut Vec<u32>) {
         loop {
             // Relaxed: a guess, which the exchange confirms.
-            let word = self.word.load(Relaxed);
+            let word = glance(&self.word);
             // Acquire: pairs with the giving back by the last holder.
             if word & BUSY == 0
                 && self

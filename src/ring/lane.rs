@@ -2,7 +2,7 @@
 
 use super::Event;
 use crate::percpu::CachePadded;
-use crate::sync::atomic::{AtomicU32, Ordering::Relaxed, give_back};
+use crate::sync::atomic::{AtomicU32, Ordering::Relaxed, give_back, glance};
 use crate::sync::cell::{CellArray, UnsafeCell};
 use crate::sync::mo;
 
@@ -186,7 +186,7 @@ impl Ring {
             return Ok(0);
         }
         // Relaxed: look before swapping, so as not to steal the line from a publisher who is about to give back.
-        if self.publisher.tail.load(Relaxed) == BUSY {
+        if glance(&self.publisher.tail) == BUSY {
             return Err(Refused::Busy);
         }
         // Acquire: pairs with the give-back of the last publisher, after which its copy of the head is ours, and what it had acquired from
@@ -233,7 +233,7 @@ impl Ring {
     pub fn try_reader(&self) -> Option<Reader<'_>> {
         // Relaxed: look before swapping, so that idle readers share the line.
         // Acquire: pairs with the release by the last reader; its head is ours.
-        if self.reader.claimed.load(Relaxed) != 0
+        if glance(&self.reader.claimed) != 0
             || self.reader.claimed.swap(1, mo!("ring.reader.claim", Acquire)) != 0
         {
             return None;

@@ -8,6 +8,11 @@ pub mod atomic {
     pub fn give_back(word: &AtomicU32, value: u32, order: Ordering) {
         word.swap(value, order);
     }
+
+    /// Loads a value that is only a hint. A plain load outside loom; the module's documentation says why not here.
+    pub fn glance(word: &AtomicU32) -> u32 {
+        word.fetch_add(0, Ordering::Relaxed)
+    }
 }
 
 /// The ordering of a site. See the [module's documentation](self).

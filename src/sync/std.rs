@@ -12,6 +12,12 @@ pub mod atomic {
         word.store(value, order);
     }
 
+    /// Loads a value that is only a hint: what follows is right whatever it is.
+    #[inline(always)]
+    pub fn glance(word: &AtomicU32) -> u32 {
+        word.load(Ordering::Relaxed)
+    }
+
     /// A store-load fence for code whose last access was a read-modify-write.
     ///
     /// x86 executes every locked instruction as a full fence, so there only the compiler must be

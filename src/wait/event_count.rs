@@ -117,7 +117,7 @@ impl EventCount {
     #[inline]
     pub fn notify_after_rmw(&self, available: impl Fn() -> u32) {
         // SeqCst: as in `notify`.
-        fence_after_rmw!("wait.publisher.look", SeqCst);
+        fence_after_rmw!("wait.publisher.look_rmw", SeqCst);
         self.look(available);
     }
 
@@ -133,7 +133,7 @@ impl EventCount {
     /// Wakes every sleeper, whatever it wants.
     pub fn notify_all(&self) {
         // SeqCst: what the caller did, which sleepers look at after announcing themselves, comes before.
-        fence!("wait.publisher.look", SeqCst);
+        fence!("wait.publisher.look_all", SeqCst);
         // Relaxed: ordered by the fence.
         if self.wanted.load(Relaxed) != NOBODY {
             self.wake(|| u32::MAX);

@@ -17,8 +17,10 @@
 //!
 //! | site | ordering | partner | what for |
 //! |---|---|---|---|
-//! | `wait.sleeper.announce` | `SeqCst` fence | `wait.publisher.look` | what is wanted is stored before the events are looked at |
+//! | `wait.sleeper.announce` | `SeqCst` fence | each of the following | what is wanted is stored before the events are looked at |
 //! | `wait.publisher.look` | `SeqCst` fence | `wait.sleeper.announce`, itself | an event is stored before what is wanted is looked at |
+//! | `wait.publisher.look_rmw` | `SeqCst` fence | `wait.sleeper.announce`, itself | the same where a read-modify-write published the event |
+//! | `wait.publisher.look_all` | `SeqCst` fence | `wait.sleeper.announce` | the same for a change of state that concerns every sleeper |
 //!
 //! Where the publisher's last access was a locked instruction, as in [`Ring`](crate::ring::Ring), that is the fence on x86.
 //!

@@ -36,7 +36,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "context.submit_destroy",
             checks: "a submit against a destroy: the request is done or comes back, and nothing leaks",
             bound: None,
-            least: 1,
+            least: 22,
             body: || {
                 let context = Arc::new(Context::new(1, Null).unwrap());
                 let theirs = Arc::clone(&context);
@@ -61,7 +61,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "context.submit_reap",
             checks: "a submit against a reader that sleeps: woken, the request handed over whole",
             bound: None,
-            least: 1,
+            least: 1830,
             body: || {
                 let context = Arc::new(Context::new(1, Null).unwrap());
                 let theirs = Arc::clone(&context);
@@ -81,7 +81,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "context.two_submitters",
             checks: "two submitters, one slot: both are served once the reader has read, none twice",
             bound: None,
-            least: 1,
+            least: 36,
             body: || {
                 let context = Arc::new(Context::new(2, Null).unwrap());
                 let threads = [0, 1].map(|cpu| {
@@ -102,7 +102,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "context.complete_elsewhere",
             checks: "a completion on another thread against the drop of the context: its last act is its reference",
             bound: None,
-            least: 1,
+            least: 239,
             body: || {
                 let held = Arc::new(Held::default());
                 let context = Context::new(1, Later(Arc::clone(&held))).unwrap();
@@ -122,7 +122,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "context.complete_reap",
             checks: "what a completer wrote into the request is what the reader gets; the slot is handed on",
             bound: None,
-            least: 1,
+            least: 1830,
             body: || {
                 let held = Arc::new(Held::default());
                 let context = Context::new(1, Later(Arc::clone(&held))).unwrap();
@@ -144,8 +144,8 @@ pub(super) fn models() -> Vec<Model> {
         Model {
             name: "context.destroy_reap",
             checks: "a reader that sleeps while the context is destroyed is told, and loses no event",
-            bound: None,
-            least: 1,
+            bound: Some(4),
+            least: 4441,
             body: || {
                 let held = Arc::new(Held::default());
                 let context = Arc::new(Context::new(1, Later(Arc::clone(&held))).unwrap());

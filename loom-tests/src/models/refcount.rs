@@ -79,15 +79,15 @@ pub(super) fn models() -> Vec<Model> {
             name: "refcount.get_put_kill",
             checks: "get, migrate, put against kill: zero is found once, last, and sees every holder",
             bound: None,
-            least: 1,
+            least: 63,
             body: || against_kill(1),
             after: nothing,
         },
         Model {
             name: "refcount.two_users_kill",
             checks: "the same with two users on two CPUs",
-            bound: Some(3),
-            least: 1,
+            bound: Some(4),
+            least: 7178,
             body: || against_kill(2),
             after: nothing,
         },
@@ -95,7 +95,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "refcount.one_put_each",
             checks: "each holder puts once, through slot or global word, and the last sees all",
             bound: None,
-            least: 1,
+            least: 1839,
             body: || {
                 let guarded = Guarded::new();
                 let threads = [0, 1].map(|cpu| {
@@ -116,7 +116,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "refcount.try_get_live_kill",
             checks: "no try_get_live succeeds once kill has returned, and none after release",
             bound: None,
-            least: 1,
+            least: 66,
             body: || {
                 let guarded = Guarded::new();
                 let killed = Arc::new(AtomicUsize::new(0));
@@ -144,7 +144,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "refcount.kill_kill",
             checks: "two killers: one wins, zero is found once",
             bound: None,
-            least: 1,
+            least: 13,
             body: || {
                 let guarded = Guarded::new();
                 guarded.count.get(1);

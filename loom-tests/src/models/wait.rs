@@ -50,7 +50,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "wait.sleep_publish",
             checks: "wait.sleeper.announce against wait.publisher.look: either it does not sleep or it is woken",
             bound: None,
-            least: 1,
+            least: 736,
             body: || {
                 let events = Arc::new(Events::default());
                 let theirs = Arc::clone(&events);
@@ -64,7 +64,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "wait.two_publishers",
             checks: "two publishers, a sleeper that wants both events: whoever makes up the number knows",
             bound: Some(3),
-            least: 1,
+            least: 10_424,
             body: || {
                 let events = Arc::new(Events::default());
                 let threads = [(); 2].map(|()| {
@@ -79,8 +79,8 @@ pub(super) fn models() -> Vec<Model> {
         Model {
             name: "wait.two_sleepers",
             checks: "one event wakes one of two sleepers, and the one that leaves hands on",
-            bound: Some(2),
-            least: 1,
+            bound: Some(3),
+            least: 36_963,
             body: || {
                 let events = Arc::new(Events::default());
                 let theirs = Arc::clone(&events);
@@ -100,8 +100,8 @@ pub(super) fn models() -> Vec<Model> {
         Model {
             name: "wait.timed_out_sleeper",
             checks: "a sleeper whose time is up while it is picked hands the wake-up on",
-            bound: Some(2),
-            least: 1,
+            bound: Some(3),
+            least: 15_940,
             body: || {
                 let events = Arc::new(Events::default());
                 let theirs = Arc::clone(&events);
@@ -124,7 +124,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "wait.notify_all",
             checks: "a state that is stored before notify_all is seen by whoever does not sleep",
             bound: None,
-            least: 1,
+            least: 736,
             body: || {
                 let events = Arc::new(Events::default());
                 let theirs = Arc::clone(&events);
@@ -141,7 +141,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "wait.gate",
             checks: "whoever passes the gate sees what was done before it was opened; the opener may be outlived",
             bound: None,
-            least: 1,
+            least: 20,
             body: || {
                 let gate = Arc::new(Gate::new());
                 let done = Arc::new(AtomicU32::new(0));
