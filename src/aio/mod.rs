@@ -14,7 +14,17 @@
 //! # What a submit writes
 //!
 //! Its own CPU's slot of the count, its own CPU's stock of tags, the request's own lines; completing writes the CPU's own lane
-//! and slot. Shared lines are written once per batch of tags. All orderings are those of the parts; this module adds no atomic of its own.
+//! and slot. Shared lines are written once per batch of tags.
+//!
+//! # Orderings
+//!
+//! All are those of the parts, but for the place of a context in a [`Table`]:
+//!
+//! | site | ordering | partner | what for |
+//! |---|---|---|---|
+//! | `aio.table.put` | `Release` | `aio.table.get`, `aio.table.take` | an entry is found only whole |
+//! | `aio.table.get` | `Acquire` | `aio.table.put` | as above |
+//! | `aio.table.take` | `Acquire` | `aio.table.put` | as above |
 //!
 //! Source: `fs/aio.c` as the 2012 rework left it.
 
@@ -24,9 +34,11 @@ mod context;
 mod error;
 mod request;
 mod shared;
+mod table;
 
 pub use backend::{Backend, Submitted};
 pub use completion::{Completion, Finished};
 pub use context::{Context, MAX_CAPACITY};
 pub use error::{Argument, BatchError, CreateError, DestroyError, GetEventsError, Reason, SubmitError};
 pub use request::{Event, MAX_SEGMENTS, Op, Request};
+pub use table::{Entered, Handle, Table, TableFull};

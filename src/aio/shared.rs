@@ -9,7 +9,6 @@ use crate::ring::{self, CompletionQueue};
 use crate::sync::Arc;
 use crate::sync::cell::UnsafeCell;
 use crate::wait::{EventCount, Gate};
-use std::mem::offset_of;
 use std::ptr::NonNull;
 
 /// How many tags a reader gives back at a time.
@@ -34,11 +33,10 @@ pub(super) struct Shared {
 }
 
 const _: () = {
-    // Parts that different threads write must not meet on a line.
-    assert!(offset_of!(Shared, reqs) % 128 == 0 && size_of::<PerCpuRef>() % 128 == 0);
-    assert!(offset_of!(Shared, tags) % 128 == 0 && size_of::<Tags>() % 128 == 0);
-    assert!(offset_of!(Shared, queue) % 128 == 0 && size_of::<CompletionQueue>() % 128 == 0);
-    assert!(offset_of!(Shared, wait) % 128 == 0 && size_of::<EventCount>() % 128 == 0);
+    // Aligned so, parts that different threads write do not meet on a line, nor with what is only read.
+    assert!(align_of::<PerCpuRef>() == 128 && align_of::<Tags>() == 128);
+    assert!(align_of::<CompletionQueue>() == 128 && align_of::<EventCount>() == 128);
+    assert!(align_of::<Slot>() == 128);
 };
 
 /// # Safety

@@ -114,7 +114,7 @@ impl CompletionQueue {
     #[cold]
     fn pause(&self, tried: u32) {
         let lanes = self.lanes.len() as u32;
-        if tried % lanes != 0 {
+        if !tried.is_multiple_of(lanes) {
             return;
         }
         hint::contended();

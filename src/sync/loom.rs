@@ -242,3 +242,74 @@ pub(crate) mod membarrier {
         unreachable!("registration never succeeds under loom");
     }
 }
+
+/// A place that holds at most one value, replaced while others read it.
+///
+/// What is taken out lives as long as the cell: later than outside loom, where `crossbeam-epoch`, which has models of its
+/// own, frees it once nobody can be reading it.
+#[derive(Debug)]
+pub(crate) struct EpochCell<T> {
+    word: loom::sync::atomic::AtomicPtr<T>,
+    /// Everything that was ever put in.
+    values: std::sync::Mutex<Vec<*mut T>>,
+}
+
+// SAFETY: the pointers are owned by the cell and lead to values that may be sent and shared.
+unsafe impl<T: Send + Sync> Send for EpochCell<T> {}
+// SAFETY: as above.
+unsafe impl<T: Send + Sync> Sync for EpochCell<T> {}
+
+impl<T: Send + Sync + 'static> EpochCell<T> {
+    /// Empty.
+    pub(crate) fn new() -> Self {
+        Self {
+            word: loom::sync::atomic::AtomicPtr::new(std::ptr::null_mut()),
+            values: std::sync::Mutex::new(Vec::new()),
+        }
+    }
+
+    /// Calls `f` with the value, if there is one.
+    pub(crate) fn read<R>(&self, order: atomic::Ordering, f: impl FnOnce(&T) -> R) -> Option<R> {
+        // SAFETY: null, or a value that lives as long as the cell.
+        unsafe { self.word.load(order).as_ref() }.map(f)
+    }
+
+    /// Puts a value into the empty cell. The caller sees to it that nobody else does.
+    pub(crate) fn put(&self, value: T, order: atomic::Ordering) {
+        let value = Box::into_raw(Box::new(value));
+        self.values.lock().unwrap().push(value);
+        self.word.store(value, order);
+    }
+
+    /// Takes the value out if it is the one that `wanted` means. One caller gets it.
+    pub(crate) fn take(&self, order: atomic::Ordering, wanted: impl FnOnce(&T) -> bool) -> Option<Taken<'_, T>> {
+        let value = self.word.load(order);
+        // SAFETY: as in `read`.
+        unsafe { value.as_ref() }.filter(|value| wanted(value))?;
+        let null = std::ptr::null_mut();
+        self.word.compare_exchange(value, null, order, atomic::Ordering::Relaxed).ok()?;
+        // SAFETY: not null, and lives as long as the cell.
+        Some(Taken(unsafe { &*value }))
+    }
+}
+
+impl<T> Drop for EpochCell<T> {
+    fn drop(&mut self) {
+        for value in self.values.get_mut().unwrap().drain(..) {
+            // SAFETY: boxed by `put`, and freed nowhere else.
+            drop(unsafe { Box::from_raw(value) });
+        }
+    }
+}
+
+/// A value that was taken out of its cell by this thread.
+#[derive(Debug)]
+pub(crate) struct Taken<'a, T>(&'a T);
+
+impl<T> std::ops::Deref for Taken<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.0
+    }
+}

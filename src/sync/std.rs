@@ -292,3 +292,68 @@ pub(crate) mod membarrier {
         compiler_fence(Ordering::SeqCst);
     }
 }
+
+/// A place that holds at most one value, replaced while others read it; what is taken out lives on until they have finished.
+///
+/// Reclamation is `crossbeam-epoch`'s.
+#[derive(Debug)]
+pub(crate) struct EpochCell<T>(crossbeam_epoch::Atomic<T>);
+
+impl<T: Send + Sync + 'static> EpochCell<T> {
+    /// Empty.
+    pub(crate) fn new() -> Self {
+        Self(crossbeam_epoch::Atomic::null())
+    }
+
+    /// Calls `f` with the value, if there is one.
+    #[inline]
+    pub(crate) fn read<R>(&self, order: atomic::Ordering, f: impl FnOnce(&T) -> R) -> Option<R> {
+        let guard = crossbeam_epoch::pin();
+        // SAFETY: what is loaded while pinned is not freed before the guard goes; values are only ever put in whole.
+        unsafe { self.0.load(order, &guard).as_ref() }.map(f)
+    }
+
+    /// Puts a value into the empty cell. The caller sees to it that nobody else does.
+    pub(crate) fn put(&self, value: T, order: atomic::Ordering) {
+        self.0.store(crossbeam_epoch::Owned::new(value), order);
+    }
+
+    /// Takes the value out if it is the one that `wanted` means. One caller gets it.
+    pub(crate) fn take(&self, order: atomic::Ordering, wanted: impl FnOnce(&T) -> bool) -> Option<Taken<T>> {
+        let guard = crossbeam_epoch::pin();
+        let shared = self.0.load(order, &guard);
+        // SAFETY: as in `read`.
+        unsafe { shared.as_ref() }.filter(|value| wanted(value))?;
+        let null = crossbeam_epoch::Shared::null();
+        self.0.compare_exchange(shared, null, order, atomic::Ordering::Relaxed, &guard).ok()?;
+        Some(Taken(shared.as_raw()))
+    }
+}
+
+impl<T> Drop for EpochCell<T> {
+    fn drop(&mut self) {
+        // SAFETY: nobody else can reach the cell any more.
+        drop(unsafe { std::mem::replace(&mut self.0, crossbeam_epoch::Atomic::null()).try_into_owned() });
+    }
+}
+
+/// A value that was taken out of its cell by this thread, and that others may still be reading.
+#[derive(Debug)]
+pub(crate) struct Taken<T: Send + Sync + 'static>(*const T);
+
+impl<T: Send + Sync + 'static> std::ops::Deref for Taken<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        // SAFETY: freed only after our `drop`.
+        unsafe { &*self.0 }
+    }
+}
+
+impl<T: Send + Sync + 'static> Drop for Taken<T> {
+    fn drop(&mut self) {
+        let guard = crossbeam_epoch::pin();
+        // SAFETY: the value came from `Owned`, is out of its cell, and one thread was told so.
+        unsafe { guard.defer_destroy(crossbeam_epoch::Shared::from(self.0)) };
+    }
+}

@@ -79,10 +79,10 @@ impl Threads {
 
 impl Backend for Threads {
     fn submit(&self, mut work: Completion) -> Submitted {
-        if self.inline_cached {
-            if let Some(result) = sys::try_cached(work.request_mut()) {
-                return Submitted::Done(work.finish(result));
-            }
+        if self.inline_cached
+            && let Some(result) = sys::try_cached(work.request_mut())
+        {
+            return Submitted::Done(work.finish(result));
         }
         self.queue.push(work);
         Submitted::Queued

@@ -1,0 +1,187 @@
+//! Copies a file with many requests in flight: `cargo run --release --example copy -- FROM TO`.
+//!
+//! Reads and writes overlap in one context; each buffer goes from a read to the write of what was read. Holes of a sparse
+//! file stay holes where the system can tell where they are.
+
+use clap::Parser;
+use indicatif::{ProgressBar, ProgressStyle};
+use ioctx::aio::{Context, Event, Op, Request};
+use ioctx::backend::Threads;
+use std::collections::VecDeque;
+use std::error::Error;
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+#[derive(Parser)]
+#[command(about = "Copies a file with many requests in flight")]
+struct Arguments {
+    /// The file to read.
+    from: PathBuf,
+    /// The file to write; replaced if it exists.
+    to: PathBuf,
+    /// Requests in flight.
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    depth: u32,
+    /// Bytes per request.
+    #[arg(long, default_value_t = 256 << 10, value_parser = clap::value_parser!(u32).range(1..=1 << 30))]
+    block: u32,
+    /// Bring the copy to its device before the end.
+    #[arg(long)]
+    sync: bool,
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments = Arguments::parse();
+    let from = Arc::new(File::open(&arguments.from)?);
+    let meta = from.metadata()?;
+    if !meta.is_file() {
+        return Err(format!("{} is not a regular file", arguments.from.display()).into());
+    }
+    if same_file(&arguments, &meta) {
+        return Err("the copy would overwrite its own source".into());
+    }
+    let to = Arc::new(File::create(&arguments.to)?);
+    // Holes at the end, and files without any data, are made by this alone.
+    to.set_len(meta.len())?;
+
+    let context = Context::new(arguments.depth, Threads::sized()?)?;
+    let style = ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {bytes_per_sec} {eta}")?;
+    let bar = ProgressBar::new(meta.len()).with_style(style);
+    let copied = copy(&context, &from, &to, meta.len(), &arguments, &bar)?;
+    if arguments.sync {
+        context.submit(Request::fsync(Arc::clone(&to)))?;
+        let mut events = Vec::new();
+        context.get_events(1, 1, None, &mut events)?;
+        events.remove(0).result?;
+    }
+    bar.finish();
+    println!("{copied} bytes of data in a file of {}", meta.len());
+    Ok(())
+}
+
+fn same_file(arguments: &Arguments, from: &std::fs::Metadata) -> bool {
+    #[cfg(unix)]
+    if let Ok(to) = std::fs::metadata(&arguments.to) {
+        use std::os::unix::fs::MetadataExt;
+        return (from.dev(), from.ino()) == (to.dev(), to.ino());
+    }
+    let _ = from;
+    arguments.from == arguments.to
+}
+
+/// Keeps up to `depth` requests in flight until every range of data has been read and written.
+fn copy(
+    context: &Context<Threads>,
+    from: &Arc<File>,
+    to: &Arc<File>,
+    len: u64,
+    arguments: &Arguments,
+    bar: &ProgressBar,
+) -> Result<u64, Box<dyn Error>> {
+    let mut data = data_ranges(from, len).into_iter();
+    let mut current = 0..0;
+    // What to submit before anything new: the rest of a short transfer, or the write of what was read.
+    let mut next: VecDeque<Request> = VecDeque::new();
+    let mut spare: Vec<Vec<u8>> = Vec::new();
+    let mut events = Vec::new();
+    let (mut in_flight, mut copied) = (0, 0);
+    loop {
+        while in_flight < arguments.depth {
+            let request = match next.pop_front() {
+                Some(request) => request,
+                None => {
+                    if current.is_empty() {
+                        match data.next() {
+                            Some(range) => current = range,
+                            None => break,
+                        }
+                    }
+                    let take = u64::from(arguments.block).min(current.end - current.start);
+                    let mut buf = spare.pop().unwrap_or_default();
+                    buf.resize(take as usize, 0);
+                    let request = Request::read(Arc::clone(from), buf, current.start);
+                    current.start += take;
+                    request
+                }
+            };
+            context.submit(request)?;
+            in_flight += 1;
+        }
+        if in_flight == 0 {
+            return Ok(copied);
+        }
+        context.get_events(1, arguments.depth as usize, None, &mut events)?;
+        for event in events.drain(..) {
+            in_flight -= 1;
+            let (done, follow_up) = follow(event, to)?;
+            copied += done;
+            bar.set_position(copied);
+            match follow_up {
+                Next::Submit(requests) => next.extend(requests),
+                Next::Spare(buf) => spare.push(buf),
+            }
+        }
+    }
+}
+
+/// What an event leads to.
+enum Next {
+    Submit(Vec<Request>),
+    Spare(Vec<u8>),
+}
+
+/// Bytes that are in the copy now, and what comes next.
+fn follow(Event { request, result }: Event, to: &Arc<File>) -> io::Result<(u64, Next)> {
+    let done = result?;
+    match request.op {
+        Op::Read { .. } if done == 0 => Err(io::Error::other("the source became shorter while it was copied")),
+        Op::Read { file, mut buf, offset } => {
+            let mut requests = Vec::with_capacity(2);
+            if done < buf.len() {
+                let rest = vec![0; buf.len() - done];
+                requests.push(Request::read(file, rest, offset + done as u64));
+                buf.truncate(done);
+            }
+            requests.push(Request::write(Arc::clone(to), buf, offset));
+            Ok((0, Next::Submit(requests)))
+        }
+        Op::Write { .. } if done == 0 => Err(io::ErrorKind::WriteZero.into()),
+        Op::Write { file, mut buf, offset } if done < buf.len() => {
+            buf.drain(..done);
+            let rest = Request::write(file, buf, offset + done as u64);
+            Ok((done as u64, Next::Submit(vec![rest])))
+        }
+        Op::Write { buf, .. } => Ok((done as u64, Next::Spare(buf))),
+        _ => unreachable!("only reads and writes are submitted here"),
+    }
+}
+
+/// Where the file has data; all of it where the system cannot tell.
+fn data_ranges(file: &File, len: u64) -> Vec<Range<u64>> {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::fs::{SeekFrom, seek};
+        let mut ranges = Vec::new();
+        let mut at = 0;
+        while at < len {
+            match seek(file, SeekFrom::Data(at)) {
+                Ok(start) => {
+                    let end = seek(file, SeekFrom::Hole(start)).unwrap_or(len).min(len);
+                    ranges.push(start..end.max(start + 1).min(len));
+                    at = end.max(start + 1);
+                }
+                // No data from here on.
+                Err(rustix::io::Errno::NXIO) => return ranges,
+                Err(_) => break,
+            }
+        }
+        if at >= len {
+            return ranges;
+        }
+    }
+    let _ = file;
+    if len == 0 { Vec::new() } else { vec![0..len] }
+}
