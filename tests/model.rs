@@ -1,0 +1,156 @@
+//! Arbitrary sequences of operations against plain models of what they mean.
+
+use ioctx::credits::{Credits, Tags};
+use ioctx::refcount::{PerCpuRef, Put};
+use ioctx::ring::{CompletionQueue, Event, Refused, Ring};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use std::collections::{HashSet, VecDeque};
+
+fn event(data: u64) -> Event {
+    Event { data, ..Event::default() }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Takes (all or nothing), splits and puts in any order: out + available is always n, and a refusal is always right.
+    #[test]
+    fn credits(n in 0_u32..40, batch in 1_u32..12, steps in vec((0_u8..3, 0_u32..20, any::<prop::sample::Index>()), 0..200)) {
+        let credits = Credits::with_batch(n, batch);
+        let mut held = Vec::new();
+        for (step, amount, which) in steps {
+            let out: u32 = held.iter().map(ioctx::credits::Credit::len).sum();
+            match step {
+                0 => match credits.try_take(amount) {
+                    Ok(credit) => {
+                        prop_assert!(out + amount <= n && credit.len() == amount);
+                        held.push(credit);
+                    }
+                    Err(_) => prop_assert!(out + amount > n, "refused {} though {} of {} are out", amount, out, n),
+                },
+                1 if !held.is_empty() => {
+                    let at = which.index(held.len());
+                    let split = held[at].split_off(amount);
+                    held.push(split);
+                }
+                _ if !held.is_empty() => drop(held.swap_remove(which.index(held.len()))),
+                _ => {}
+            }
+            let out: u32 = held.iter().map(ioctx::credits::Credit::len).sum();
+            prop_assert_eq!(credits.available() + out, n);
+        }
+    }
+
+    /// Tags are distinct, in range, and refused only if all are out.
+    #[test]
+    fn tags(n in 0_u32..40, batch in 1_u32..12, steps in vec((any::<bool>(), any::<prop::sample::Index>()), 0..200)) {
+        let tags = Tags::with_batch(n, batch);
+        let mut held = Vec::new();
+        for (take, which) in steps {
+            if take {
+                match tags.try_take() {
+                    Ok(tag) => held.push(tag),
+                    Err(_) => prop_assert_eq!(held.len() as u32, n),
+                }
+            } else if !held.is_empty() {
+                held.swap_remove(which.index(held.len()));
+            }
+            let distinct: HashSet<u32> = held.iter().map(ioctx::credits::Tag::index).collect();
+            prop_assert!(distinct.len() == held.len() && distinct.iter().all(|tag| *tag < n));
+            prop_assert_eq!(tags.available() + held.len() as u32, n);
+        }
+    }
+
+    /// A ring is a bounded queue, wherever its indices are.
+    #[test]
+    fn ring(capacity in 0_u32..9, start in any::<u32>(), steps in vec((any::<bool>(), 0_usize..12), 0..100)) {
+        let ring = Ring::starting_at(capacity, start);
+        let (mut plain, mut next) = (VecDeque::new(), 0);
+        for (publish, n) in steps {
+            if publish {
+                let events: Vec<_> = (next..next + n as u64).map(event).collect();
+                let room = ring.capacity() as usize - plain.len();
+                let want = if n > 0 && room == 0 { Err(Refused::Full) } else { Ok(n.min(room)) };
+                prop_assert_eq!(ring.try_publish_batch(&events), want);
+                plain.extend(&events[..want.unwrap_or(0)]);
+                next += n as u64;
+            } else {
+                let mut reader = ring.try_reader().unwrap();
+                let run = reader.peek(n, <[Event]>::to_vec);
+                prop_assert!(run.len() <= n && (!run.is_empty() || n == 0 || plain.is_empty()));
+                // Gives up half of what it has seen; the rest must come again.
+                let keep = run.len().div_ceil(2);
+                reader.commit(keep);
+                for (got, want) in run.iter().zip(&plain) {
+                    prop_assert_eq!(got, want);
+                }
+                plain.drain(..keep);
+            }
+            prop_assert_eq!(ring.len() as usize, plain.len());
+        }
+    }
+
+    /// Lanes are a bag: what goes in comes out, once.
+    #[test]
+    fn lanes(capacity in 1_u32..20, lanes in 0_u32..5, steps in vec((any::<bool>(), 0_usize..20), 0..100)) {
+        let queue = CompletionQueue::with_lanes(capacity, lanes);
+        let (mut there, mut next) = (HashSet::new(), 0);
+        for (publish, n) in steps {
+            if publish {
+                let n = n.min(capacity as usize - there.len()) as u64;
+                let events: Vec<_> = (next..next + n).map(event).collect();
+                queue.publish(&events);
+                there.extend(next..next + n);
+                next += n;
+            } else {
+                let mut got = Vec::new();
+                let read = queue.read(n, |run| got.extend(run.iter().map(|event| event.data)));
+                prop_assert_eq!(read, got.len());
+                prop_assert_eq!(read, n.min(there.len()));
+                for data in got {
+                    prop_assert!(there.remove(&data));
+                }
+            }
+            prop_assert_eq!(queue.len() as usize, there.len());
+        }
+    }
+
+    /// A reference count is a number that dies.
+    #[test]
+    fn refcount(steps in vec((0_u8..5, 0_u32..5), 0..100)) {
+        let count = PerCpuRef::new();
+        let (mut held, mut killed) = (0, false);
+        for (step, n) in steps {
+            match step {
+                0 if held > 0 || !killed => {
+                    count.get(n);
+                    held += n;
+                }
+                1 => {
+                    let alive = !killed || held > 0;
+                    prop_assert_eq!(count.try_get(n), alive);
+                    held += if alive { n } else { 0 };
+                }
+                2 => {
+                    prop_assert_eq!(count.try_get_live(n), !killed);
+                    held += if killed { 0 } else { n };
+                }
+                3 if n > 0 && n <= held => {
+                    held -= n;
+                    let want = if killed && held == 0 { Put::Zero } else { Put::Held };
+                    prop_assert_eq!(count.put(n), want);
+                }
+                4 => {
+                    let want = (!killed).then_some(if held == 0 { Put::Zero } else { Put::Held });
+                    prop_assert_eq!(count.kill(), want);
+                    killed = true;
+                }
+                _ => {}
+            }
+            prop_assert_eq!(count.count(), killed.then_some(u64::from(held)));
+            prop_assert_eq!(count.is_zero(), killed && held == 0);
+            prop_assert_eq!(count.is_dying(), killed);
+        }
+    }
+}
