@@ -1,7 +1,7 @@
 //! Copies a file with many requests in flight: `cargo run --release --example copy -- FROM TO`.
 //!
-//! Reads and writes overlap in one context; each buffer goes from a read to the write of what was read. Holes of a sparse
-//! file stay holes where the system can tell where they are.
+//! Reads and writes overlap in one context; each buffer goes from a read to the write of what was read.
+//! Holes of a sparse file stay holes where the system can tell where they are.
 
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -137,7 +137,9 @@ enum Next {
 fn follow(Event { request, result }: Event, to: &Arc<File>) -> io::Result<(u64, Next)> {
     let done = result?;
     match request.op {
-        Op::Read { .. } if done == 0 => Err(io::Error::other("the source became shorter while it was copied")),
+        Op::Read { .. } if done == 0 => {
+            Err(io::Error::other("the source became shorter while it was copied"))
+        }
         Op::Read { file, mut buf, offset } => {
             let mut requests = Vec::with_capacity(2);
             if done < buf.len() {

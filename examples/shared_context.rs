@@ -108,7 +108,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         rows.push(measure::<Locked>(&arguments, &file, &content)?);
         rows.push(measure::<Channels>(&arguments, &file, &content)?);
     }
-    if arguments.json { print_json(&arguments, &rows) } else { print_table(&arguments, &rows) }
+    if arguments.json {
+        print_json(&arguments, &rows)
+    } else {
+        print_table(&arguments, &rows)
+    }
     Ok(())
 }
 

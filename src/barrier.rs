@@ -12,10 +12,10 @@
 //! pairs with both.
 //!
 //! On Linux `light` stops only the compiler and `heavy` is `membarrier(PRIVATE_EXPEDITED)`, which makes
-//! every running thread of the process execute a full fence. Rust's memory model has no word for that; the guarantee is
-//! the kernel's (`Documentation/features/sched/membarrier-sync-core`, membarrier(2)). Where it cannot
-//! be had (another system, a sandbox, Miri, loom) both sides are `fence(SeqCst)`, which needs no such
-//! assumption. [`kind`] says which is in force.
+//! every running thread of the process execute a full fence. Rust's memory model has no word for that; the
+//! guarantee is the kernel's (`Documentation/features/sched/membarrier-sync-core`, membarrier(2)). Where it
+//! cannot be had (another system, a sandbox, Miri, loom) both sides are `fence(SeqCst)`, which needs no
+//! such assumption. [`kind`] says which is in force.
 //!
 //! # Orderings
 //!
@@ -26,9 +26,10 @@
 //!
 //! # Costs
 //!
-//! `light`: nothing, or 2 ns as a fence. `heavy`: about 0.5 µs, 10 µs and more if other threads of the process are
-//! running, growing with their number. The first call of either [`heavy`] or [`kind`] registers with the kernel, which
-//! takes some 10 ms in a process that already has threads. Not for use where `heavy` is frequent: two plain fences are cheaper.
+//! `light`: nothing, or 2 ns as a fence. `heavy`: about 0.5 µs, 10 µs and more if other threads of the
+//! process are running, growing with their number. The first call of either [`heavy`] or [`kind`] registers
+//! with the kernel, which takes some 10 ms in a process that already has threads. Not for use where `heavy`
+//! is frequent: two plain fences are cheaper.
 
 use crate::sync::{OnceLock, fence, membarrier};
 
@@ -52,7 +53,8 @@ pub fn kind() -> Kind {
     })
 }
 
-/// The side that runs often. Wait-free. Orders a store before it against a load after it, towards [`heavy`] only.
+/// The side that runs often. Wait-free. Orders a store before it against a load after it, towards [`heavy`]
+/// only.
 ///
 /// # Examples
 ///

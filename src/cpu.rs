@@ -6,7 +6,8 @@ use crate::sync::cpu;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CpuId(pub u32);
 
-/// How many CPUs this machine can ever have, at least 1. The number of slots of a [`PerCpu`](crate::percpu::PerCpu).
+/// How many CPUs this machine can ever have, at least 1. The number of slots of a
+/// [`PerCpu`](crate::percpu::PerCpu).
 ///
 /// Counted over *possible* CPUs, not over those online or allowed: a thread may be moved to any of them.
 /// Read once from the system.

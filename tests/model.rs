@@ -14,7 +14,8 @@ fn event(data: u64) -> Event {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Takes (all or nothing), splits and puts in any order: out + available is always n, and a refusal is always right.
+    /// Takes (all or nothing), splits and puts in any order: out + available is always n, and a refusal is
+    /// always right.
     #[test]
     fn credits(n in 0_u32..40, batch in 1_u32..12, steps in vec((0_u8..3, 0_u32..20, any::<prop::sample::Index>()), 0..200)) {
         let credits = Credits::with_batch(n, batch);

@@ -1,4 +1,5 @@
-//! The `# Orderings` tables say what the code does: every site has one row, in its own module, with its ordering.
+//! The `# Orderings` tables say what the code does: every site has one row, in its own module, with its
+//! ordering.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -73,7 +74,9 @@ fn every_ordering_but_relaxed_is_a_site() {
         for line in source.lines().filter(|line| !line.trim_start().starts_with("//")) {
             let bare = ["Acquire", "Release", "AcqRel", "SeqCst"].iter().any(|order| {
                 line.contains(&format!("Ordering::{order}"))
-                    || line.contains(&format!(", {order})")) && !line.contains("mo!(") && !line.contains("fence")
+                    || line.contains(&format!(", {order})"))
+                        && !line.contains("mo!(")
+                        && !line.contains("fence")
             });
             assert!(!bare, "{}: an ordering without a site: {line}", path.display());
         }

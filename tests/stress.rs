@@ -1,4 +1,5 @@
-//! More threads than processors, kill and destroy in the middle of work: nothing is lost, nothing comes twice.
+//! More threads than processors, kill and destroy in the middle of work: nothing is lost, nothing comes
+//! twice.
 
 use ioctx::aio::{Context, GetEventsError, Reason, Request};
 use ioctx::backend::{Null, Threads};
@@ -21,7 +22,8 @@ fn event(data: u64) -> Event {
     Event { data, obj: !data, res: data as i64, res2: -(data as i64) }
 }
 
-/// Publishers with numbers of their own; what is read is whole, in order per publisher where `ordered`, and complete.
+/// Publishers with numbers of their own; what is read is whole, in order per publisher where `ordered`, and
+/// complete.
 fn publish_and_read(publish: impl Fn(Event) + Sync, read: impl Fn(&mut Vec<Event>) + Sync, ordered: bool) {
     let total = cfg::THREADS * cfg::EVENTS;
     let read_all = AtomicU64::new(0);
@@ -251,7 +253,8 @@ fn contexts_are_destroyed_under_load() {
 
 #[test]
 fn no_wake_up_is_lost_between_lone_events() {
-    // One event at a time and a reader that has to sleep for each: a lost wake-up is a hang, which the deadline turns into a failure.
+    // One event at a time and a reader that has to sleep for each: a lost wake-up is a hang, which the
+    // deadline turns into a failure.
     let context = Context::new(1, Null).unwrap();
     thread::scope(|scope| {
         scope.spawn(|| {

@@ -13,8 +13,8 @@ pub struct Content {
 }
 
 enum Blocks {
-    /// Written by this program: each block follows from its number and from how often it was written. Bit 0: in use by a request;
-    /// the rest: how often.
+    /// Written by this program: each block follows from its number and from how often it was written. Bit
+    /// 0: in use by a request; the rest: how often.
     Made(Vec<AtomicU32>),
     /// Somebody's file: a sum over the bytes of each block.
     Summed(Vec<u64>),

@@ -171,7 +171,12 @@ impl Engine for Locked {
 
     fn finish(&self) -> Result<(), Box<dyn Error>> {
         self.jobs.close();
-        self.workers.lock().unwrap().drain(..).try_for_each(JoinHandle::join).map_err(|_| "a worker panicked")?;
+        self.workers
+            .lock()
+            .unwrap()
+            .drain(..)
+            .try_for_each(JoinHandle::join)
+            .map_err(|_| "a worker panicked")?;
         Ok(())
     }
 }
@@ -223,7 +228,12 @@ impl Engine for Channels {
 
     fn finish(&self) -> Result<(), Box<dyn Error>> {
         self.pools.iter().for_each(|pool| pool.close());
-        self.workers.lock().unwrap().drain(..).try_for_each(JoinHandle::join).map_err(|_| "a worker panicked")?;
+        self.workers
+            .lock()
+            .unwrap()
+            .drain(..)
+            .try_for_each(JoinHandle::join)
+            .map_err(|_| "a worker panicked")?;
         match self.lost.load(Relaxed) {
             0 => Ok(()),
             lost => Err(format!("{lost} results found no reader").into()),

@@ -67,7 +67,8 @@ const AT_MOST: usize = 256;
 const AT_LEAST: usize = 16;
 
 impl Run<'_> {
-    /// Runs submitters and reapers for the duration, lets everything finish, and checks that nothing is missing.
+    /// Runs submitters and reapers for the duration, lets everything finish, and checks that nothing is
+    /// missing.
     pub fn measure<E: Engine>(&self, bar: ProgressBar) -> Result<Measured, Box<dyn Error>> {
         let each = self.arguments.depth.div_ceil(self.arguments.threads);
         let engine = E::new(self.arguments, self.backend)?;
@@ -104,7 +105,9 @@ impl Run<'_> {
                 .collect();
             while begun.elapsed() < self.duration && !stop.load(Acquire) {
                 thread::sleep(Duration::from_millis(50).min(self.duration));
-                bar.set_position((begun.elapsed().as_secs_f64() / self.duration.as_secs_f64() * 1000.0) as u64);
+                bar.set_position(
+                    (begun.elapsed().as_secs_f64() / self.duration.as_secs_f64() * 1000.0) as u64,
+                );
             }
             stop.store(true, Release);
             spares.iter().for_each(|spare| spare.came.notify_all());
@@ -183,7 +186,8 @@ impl Run<'_> {
         };
     }
 
-    /// One reader: checks every event and sends its request back, until all that were submitted have been seen.
+    /// One reader: checks every event and sends its request back, until all that were submitted have been
+    /// seen.
     fn reap<E: Engine>(
         &self,
         engine: &E,
@@ -241,7 +245,9 @@ impl Run<'_> {
         if right {
             return Ok(checked);
         }
-        Err(io::Error::other(format!("block {block} holds something else than it must, or came short: {done} bytes")))
+        Err(io::Error::other(format!(
+            "block {block} holds something else than it must, or came short: {done} bytes"
+        )))
     }
 }
 

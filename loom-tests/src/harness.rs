@@ -35,7 +35,8 @@ static TRACED: AtomicU64 = AtomicU64::new(u64::MAX);
 
 /// Explores one model. Any failure ends the process.
 ///
-/// The floor under the number of iterations holds only for orderings as they are: `weakened` ones may well allow fewer.
+/// The floor under the number of iterations holds only for orderings as they are: `weakened` ones may well
+/// allow fewer.
 fn model(model: &Model, bound: Option<usize>, weakened: bool) {
     // Every limit is set here: one that comes from the environment would end a model early, as a success.
     let mut builder = loom::model::Builder::new();
@@ -55,7 +56,10 @@ fn model(model: &Model, bound: Option<usize>, weakened: bool) {
     let iterations = ITERATIONS.load(Relaxed);
     let seconds = begun.elapsed().as_secs_f64();
     let depth = bound.map_or("all".into(), |bound| format!("<={bound}"));
-    println!("{:<28} {iterations:>9} iterations {seconds:>7.2} s  preemptions {depth:<4} complete", model.name);
+    println!(
+        "{:<28} {iterations:>9} iterations {seconds:>7.2} s  preemptions {depth:<4} complete",
+        model.name
+    );
     assert!(weakened || iterations >= model.least, "fewer iterations than the {} it once had", model.least);
 }
 
@@ -77,7 +81,9 @@ fn trace(iteration: u64) {
 }
 
 fn usage() -> ! {
-    eprintln!("usage: models list | models run NAME [--deeper N] [--trace ITERATION] [--weaken SITE acquire|release|fence]");
+    eprintln!(
+        "usage: models list | models run NAME [--deeper N] [--trace ITERATION] [--weaken SITE acquire|release|fence]"
+    );
     exit(2)
 }
 

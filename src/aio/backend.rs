@@ -19,12 +19,13 @@ pub enum Submitted {
 ///
 /// # Contract
 ///
-/// 1. Every [`Completion`] is used once: completed, finished, refused or dropped (which completes it with `ECANCELED`). Keeping one for ever
-///    keeps its context from being destroyed. Forgetting one only leaks.
+/// 1. Every [`Completion`] is used once: completed, finished, refused or dropped (which completes it with
+///    `ECANCELED`). Keeping one for ever keeps its context from being destroyed. Forgetting one only leaks.
 /// 2. [`submit`](Self::submit) does not wait for a completion, nor for room: what it cannot take it refuses.
 /// 3. A request may be completed before `submit` returns, on any thread.
 /// 4. What was submitted makes progress after the next [`flush`](Self::flush) at the latest.
-/// 5. Dropping the backend leaves no thread behind. The context drops it after its last request has completed.
+/// 5. Dropping the backend leaves no thread behind. The context drops it after its last request has
+///    completed.
 ///
 /// # Examples
 ///

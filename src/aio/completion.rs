@@ -6,24 +6,34 @@ use crate::ring;
 use std::ptr::NonNull;
 use std::{fmt, io, mem};
 
-/// The error number that a dropped completion reports.
+/// What a dropped completion reports, and what is reported for an error that is not the system's.
 #[cfg(unix)]
-const CANCELED: i32 = rustix::io::Errno::CANCELED.raw_os_error();
-/// `ERROR_OPERATION_ABORTED`.
+mod code {
+    use rustix::io::Errno;
+    pub(super) const CANCELED: i32 = Errno::CANCELED.raw_os_error();
+    pub(super) const UNKNOWN: i32 = Errno::IO.raw_os_error();
+}
+/// `ERROR_OPERATION_ABORTED` and `ERROR_IO_DEVICE`.
 #[cfg(not(unix))]
-const CANCELED: i32 = 995;
+mod code {
+    pub(super) const CANCELED: i32 = 995;
+    pub(super) const UNKNOWN: i32 = 1117;
+}
 
 /// A request in flight, and the right to complete it, once.
 ///
-/// Using it consumes it; dropping it completes the request with `ECANCELED`; forgetting it leaks the request and keeps its context from
-/// being destroyed. It may be used on any thread, before [`Backend::submit`](super::Backend::submit) returns or long after.
+/// Using it consumes it; dropping it completes the request with `ECANCELED`; forgetting it leaks the
+/// request and keeps its context from being destroyed. It may be used on any thread, before
+/// [`Backend::submit`](super::Backend::submit) returns or long after.
 ///
 /// # Costs
 ///
-/// [`complete`](Self::complete) is two locked instructions for the ring, one for the context's count, and a load to look for sleepers.
-/// [`finish`](Self::finish), where it applies, shares the former two among a batch.
+/// [`complete`](Self::complete) is two locked instructions for the ring, one for the context's count, and a
+/// load to look for sleepers. [`finish`](Self::finish), where it applies, shares the former two among a
+/// batch.
 pub struct Completion {
-    /// Valid while this exists: the request holds one of the context's `reqs` references, put by `Shared::release`.
+    /// Valid while this exists: the request holds one of the context's `reqs` references, put by
+    /// `Shared::release`.
     shared: NonNull<Shared>,
     tag: u32,
 }
@@ -59,17 +69,18 @@ impl Completion {
         unsafe { &mut *self.shared().slot_mut(self.tag) }
     }
 
-    /// Completes the request: publishes its event and wakes who waits for it.
+    /// Completes the request: publishes its event and wakes who waits for it. An error that does not carry the
+    /// system's number is reported as `EIO`.
     pub fn complete(self, result: io::Result<usize>) {
         drop(self.finish(result));
     }
 
-    /// Settles the result without publishing it yet. For a backend that is done before `submit` returns: the context publishes what one
-    /// call has finished together.
+    /// Settles the result without publishing it yet. For a backend that is done before `submit` returns:
+    /// the context publishes what one call has finished together.
     pub fn finish(self, result: io::Result<usize>) -> Finished {
         let res = match result {
             Ok(bytes) => bytes as i64,
-            Err(error) => -i64::from(error.raw_os_error().unwrap_or(CANCELED).max(1)),
+            Err(error) => -i64::from(error.raw_os_error().filter(|code| *code > 0).unwrap_or(code::UNKNOWN)),
         };
         let (shared, tag) = self.into_parts();
         Finished { shared, tag, res }
@@ -90,7 +101,7 @@ impl Completion {
 
 impl Drop for Completion {
     fn drop(&mut self) {
-        drop(Finished { shared: self.shared, tag: self.tag, res: -i64::from(CANCELED) });
+        drop(Finished { shared: self.shared, tag: self.tag, res: -i64::from(code::CANCELED) });
     }
 }
 
@@ -114,7 +125,8 @@ unsafe impl Send for Finished {}
 unsafe impl Sync for Finished {}
 
 impl Finished {
-    /// The event to publish, and with it the duty to publish it and then to release the request's reference. Only for requests of `shared`.
+    /// The event to publish, and with it the duty to publish it and then to release the request's
+    /// reference. Only for requests of `shared`.
     pub(super) fn into_event(self, shared: NonNull<Shared>) -> Result<ring::Event, Self> {
         if self.shared != shared {
             return Err(self);

@@ -25,18 +25,20 @@ const YIELDS: u32 = size!(ships: 4, models: 0);
 
 /// An asynchronous-I/O context that any number of threads share.
 ///
-/// Everything goes through `&self`. [`submit`](Self::submit) is lock-free as long as the CPU's stock of tags serves and the backend is;
-/// it never waits for room. [`get_events`](Self::get_events) blocks if asked to. Dropping blocks until the last request has completed.
+/// Everything goes through `&self`. [`submit`](Self::submit) is lock-free as long as the CPU's stock of
+/// tags serves and the backend is; it never waits for room. [`get_events`](Self::get_events) blocks if
+/// asked to. Dropping blocks until the last request has completed.
 ///
 /// # Costs
 ///
-/// 128 bytes per request of capacity for its slot, 72 for its tag and its place in the lanes, and some 14 padded lines per possible CPU. Two to
-/// four locked instructions per submit, three per completion, one to two per event read, all on this CPU's lines.
+/// 128 bytes per request of capacity for its slot, 72 for its tag and its place in the lanes, and some 14
+/// padded lines per possible CPU. Two to four locked instructions per submit, three per completion, one to
+/// two per event read, all on this CPU's lines.
 ///
 /// # When not to use it
 ///
-/// One thread that submits and waits is served as well by plain `pread`; one runtime thread per core that never
-/// shares, by a ring of its own.
+/// One thread that submits and waits is served as well by plain `pread`; one runtime thread per core that
+/// never shares, by a ring of its own.
 ///
 /// # Examples
 ///
@@ -74,7 +76,8 @@ impl<B: Backend> Context<B> {
         Self::with_lanes(capacity, cpu::possible(), backend)
     }
 
-    /// As [`new`](Self::new), with `lanes` completion lanes. One lane hands events over in the order of their completion.
+    /// As [`new`](Self::new), with `lanes` completion lanes. One lane hands events over in the order of
+    /// their completion.
     ///
     /// # Errors
     ///
@@ -107,7 +110,8 @@ impl<B: Backend> Context<B> {
     ///
     /// # Staleness
     ///
-    /// Exact only while nobody submits or reads. Blocks for a moment on the pool of tags: for reports, not for deciding.
+    /// Exact only while nobody submits or reads. Blocks for a moment on the pool of tags: for reports, not
+    /// for deciding.
     pub fn outstanding(&self) -> u32 {
         self.capacity().saturating_sub(self.shared().tags.available())
     }
@@ -130,12 +134,13 @@ impl<B: Backend> Context<B> {
         Err(SubmitError { request, reason })
     }
 
-    /// Hands requests over, first to last, until one is not accepted. Those that were are removed from `batch`; the result says how many.
-    /// Events of requests that are done at once are published together.
+    /// Hands requests over, first to last, until one is not accepted. Those that were are removed from
+    /// `batch`; the result says how many. Events of requests that are done at once are published together.
     ///
     /// # Errors
     ///
-    /// [`BatchError`] if the first one was not accepted; an empty batch is no error. To learn why a later one was not, submit the rest again.
+    /// [`BatchError`] if the first one was not accepted; an empty batch is no error. To learn why a later
+    /// one was not, submit the rest again.
     pub fn submit_batch(&self, batch: &mut Vec<Request>) -> Result<usize, BatchError> {
         let mut events = [ring::Event::default(); TOGETHER];
         let mut ready = 0;
@@ -210,8 +215,9 @@ impl<B: Backend> Context<B> {
         }
     }
 
-    /// Reads events: appends at most `max` to `out` and returns how many. Sleeps until there are `min`, or `deadline` has passed, or a signal handler has
-    /// run, or the context is destroyed and has no more; with a passed deadline, or `min` 0, it does not sleep.
+    /// Reads events: appends at most `max` to `out` and returns how many. Sleeps until there are `min`, or
+    /// `deadline` has passed, or a signal handler has run, or the context is destroyed and has no more;
+    /// with a passed deadline, or `min` 0, it does not sleep.
     ///
     /// Whatever ends it, events that were read are returned rather than an error.
     ///
@@ -248,7 +254,11 @@ impl<B: Backend> Context<B> {
                 break None;
             }
             if tries < SPINS + YIELDS {
-                if tries < SPINS { hint::spin_loop() } else { thread::yield_now() }
+                if tries < SPINS {
+                    hint::spin_loop()
+                } else {
+                    thread::yield_now()
+                }
                 tries += 1;
                 continue;
             }
@@ -280,13 +290,13 @@ impl<B: Backend> Context<B> {
         }
     }
 
-    /// Refuses new requests and waits until those in flight have completed, or until `deadline`. Their events can still be read, here
-    /// or on other threads, which are woken when the last has come.
+    /// Refuses new requests and waits until those in flight have completed, or until `deadline`. Their
+    /// events can still be read, here or on other threads, which are woken when the last has come.
     ///
     /// # Errors
     ///
-    /// [`DestroyError::Already`] for all but the first caller. [`DestroyError::TimedOut`] if requests are in flight at the deadline: the context stays
-    /// destroyed, and dropping it waits for them.
+    /// [`DestroyError::Already`] for all but the first caller. [`DestroyError::TimedOut`] if requests are
+    /// in flight at the deadline: the context stays destroyed, and dropping it waits for them.
     pub fn destroy(&self, deadline: Option<Instant>) -> Result<(), DestroyError> {
         if !self.kill() {
             return Err(DestroyError::Already);
@@ -316,8 +326,9 @@ impl<B: Backend> Drop for Context<B> {
     fn drop(&mut self) {
         self.kill();
         self.shared().finished.wait(None);
-        // SAFETY: leaked by `with_lanes`. No completion is left (the gate is open, and opening it was the last access of the last one),
-        // and no caller, since we are being dropped. Events nobody read are dropped with their requests, in the slots.
+        // SAFETY: leaked by `with_lanes`. No completion is left (the gate is open, and opening it was the
+        // last access of the last one), and no caller, since we are being dropped. Events nobody read are
+        // dropped with their requests, in the slots.
         drop(unsafe { Box::from_raw(self.shared.as_ptr()) });
     }
 }

@@ -18,7 +18,9 @@ pub enum Argument {
 impl fmt::Display for Argument {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Offset => "`offset` plus the length of the buffers is beyond i64::MAX; ask for an earlier range",
+            Self::Offset => {
+                "`offset` plus the length of the buffers is beyond i64::MAX; ask for an earlier range"
+            }
             Self::Length => "the buffers together are longer than isize::MAX; split the request",
             Self::Segments => "`bufs` has more than 1024 buffers; split the request",
         })

@@ -7,7 +7,8 @@ use std::io;
 /// The most buffers one vectored request can have: the kernel's `UIO_MAXIOV`.
 pub const MAX_SEGMENTS: usize = 1024;
 
-/// One operation, with everything it needs: its buffers and its file belong to it until its event has been handed over.
+/// One operation, with everything it needs: its buffers and its file belong to it until its event has been
+/// handed over.
 ///
 /// It comes back whole, in an [`Event`] or in an error, and can be submitted again.
 ///

@@ -14,10 +14,12 @@ use std::ptr::NonNull;
 /// How many tags a reader gives back at a time.
 const CHUNK: usize = 64;
 
-/// The fields, grouped by who writes them. Each part pads what it writes; the rest of this struct is only read.
+/// The fields, grouped by who writes them. Each part pads what it writes; the rest of this struct is only
+/// read.
 pub(super) struct Shared {
-    /// One reference per request not finished, held by its `Completion` or `Finished` and put by [`publish`](Self::publish) or
-    /// [`release`](Self::release); the initial one belongs to the destroyer. Written per CPU, by submitters and completers.
+    /// One reference per request not finished, held by its `Completion` or `Finished` and put by
+    /// [`publish`](Self::publish) or [`release`](Self::release); the initial one belongs to the destroyer.
+    /// Written per CPU, by submitters and completers.
     pub(super) reqs: PerCpuRef,
     /// Which slot, and how many. Written per CPU by submitters and readers; globally once per batch.
     pub(super) tags: Tags,
@@ -25,8 +27,8 @@ pub(super) struct Shared {
     pub(super) queue: CompletionQueue,
     /// Read by completers, written by readers that go to sleep.
     pub(super) wait: EventCount,
-    /// Opens when `reqs` reaches zero. Shared, because whoever opens it may be outlived by nobody: the rest of this struct may be
-    /// freed as soon as it is open.
+    /// Opens when `reqs` reaches zero. Shared, because whoever opens it may be outlived by nobody: the rest
+    /// of this struct may be freed as soon as it is open.
     pub(super) finished: Arc<Gate>,
     /// A request per tag. Written by whoever holds the tag: submitter, completer, reader, in that order.
     slots: Box<[Slot]>,
@@ -41,11 +43,12 @@ const _: () = {
 
 /// # Safety
 ///
-/// Touched only by the holder of its tag. The tag goes from submitter to completer with the `Completion`, and from completer to reader
-/// through the ring.
+/// Touched only by the holder of its tag. The tag goes from submitter to completer with the `Completion`,
+/// and from completer to reader through the ring.
 type Slot = CachePadded<UnsafeCell<Option<Request>>>;
 
-// SAFETY: every field but `slots` is `Sync`; a slot is reached by one thread at a time, and `Request` is `Send`.
+// SAFETY: every field but `slots` is `Sync`; a slot is reached by one thread at a time, and `Request` is
+// `Send`.
 unsafe impl Sync for Shared {}
 // SAFETY: nothing in it is bound to a thread.
 unsafe impl Send for Shared {}
@@ -114,7 +117,8 @@ impl Shared {
         })
     }
 
-    /// Hands over the events of finished requests, wakes who waits for them, and puts the requests' references.
+    /// Hands over the events of finished requests, wakes who waits for them, and puts the requests'
+    /// references.
     ///
     /// # Safety
     ///
@@ -127,8 +131,8 @@ impl Shared {
             // The last write of `publish` was the ring's swap.
             shared.wait.notify_after_rmw(|| shared.queue.len());
         }
-        // SAFETY: handed on from 1. This is the last act: a reader may have the events already, but the context
-        // cannot be freed before.
+        // SAFETY: handed on from 1. This is the last act: a reader may have the events already, but the
+        // context cannot be freed before.
         unsafe { Self::release(this, events.len() as u32) };
     }
 
@@ -183,7 +187,8 @@ impl Shared {
                     n += 1;
                 }
             });
-            // Only now, when the lanes have their slots back: whoever takes these tags must find room to complete.
+            // Only now, when the lanes have their slots back: whoever takes these tags must find room to
+            // complete.
             tags[..n].iter().for_each(|tag| self.tags.put_raw(*tag));
             read += n;
             if n < chunk || read == max {

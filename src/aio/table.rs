@@ -42,8 +42,9 @@ impl Handle {
 
 /// Live contexts, looked up by [`Handle`].
 ///
-/// [`get`](Self::get) is lock-free: it reads one pointer under an epoch pin and takes one per-CPU reference. Inserting and removing block on
-/// a mutex. A stale or forged handle finds nothing, never another context.
+/// [`get`](Self::get) is lock-free: it reads one pointer under an epoch pin and takes one per-CPU
+/// reference. Inserting and removing block on a mutex. A stale or forged handle finds nothing, never
+/// another context.
 ///
 /// # Examples
 ///
@@ -132,7 +133,8 @@ impl<B: Backend + 'static> Table<B> {
         Ok(Handle::new(index, generation))
     }
 
-    /// The context of this name, for as long as the result is held. `None` if there is none, or if it is being removed.
+    /// The context of this name, for as long as the result is held. `None` if there is none, or if it is
+    /// being removed.
     #[inline]
     pub fn get(&self, handle: Handle) -> Option<Entered<'_, B>> {
         // Acquire: pairs with `insert`.
@@ -142,23 +144,24 @@ impl<B: Backend + 'static> Table<B> {
         })?
     }
 
-    /// Takes a context out: destroys it, waits for its requests and for those who are using it, and gives it back with the events nobody has read. One
-    /// caller gets it, the others `None`.
+    /// Takes a context out: destroys it, waits for its requests and for those who are using it, and gives
+    /// it back with the events nobody has read. One caller gets it, the others `None`.
     ///
     /// Waits for ever if the caller itself holds the context through [`get`](Self::get).
     pub fn remove(&self, handle: Handle) -> Option<Context<B>> {
         let place = self.places.get(handle.index())?;
-        // Acquire: pairs with `insert`. The next one in this place is ordered after us by the mutex over the free places.
-        let taken = place.take(mo!("aio.table.take", Acquire), |entry| {
-            entry.generation == handle.generation()
-        })?;
+        // Acquire: pairs with `insert`. The next one in this place is ordered after us by the mutex over
+        // the free places.
+        let taken =
+            place.take(mo!("aio.table.take", Acquire), |entry| entry.generation == handle.generation())?;
         if let Some(Put::Zero) = taken.users.kill() {
             taken.left.open();
         }
         taken.context.with(|context| {
             // SAFETY: nobody takes it out but us, below.
             let context = unsafe { (*context).as_ref() };
-            // Readers who sleep in it are woken by this when its last request has completed. An error says that a user was quicker.
+            // Readers who sleep in it are woken by this when its last request has completed. An error says
+            // that a user was quicker.
             let _ = context.expect("taken out by the remover only").destroy(None);
         });
         taken.left.wait(None);
@@ -208,7 +211,8 @@ impl<B: Backend> Drop for Entered<'_, B> {
     fn drop(&mut self) {
         // SAFETY: valid until our reference is put.
         if unsafe { PerCpuRef::put_raw(&raw const (*self.entry.as_ptr()).users, 1) } == Put::Zero {
-            // SAFETY: the remover waits for the gate, so the entry is there until it opens; its share of the gate is ours.
+            // SAFETY: the remover waits for the gate, so the entry is there until it opens; its share of
+            // the gate is ours.
             let left = Arc::clone(unsafe { &(*self.entry.as_ptr()).left });
             left.open();
         }

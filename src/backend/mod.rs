@@ -1,4 +1,5 @@
-//! What carries requests out. Each implements [`Backend`](crate::aio::Backend); the context names none of them.
+//! What carries requests out. Each implements [`Backend`](crate::aio::Backend); the context names none of
+//! them.
 //!
 //! | backend | carries out | where |
 //! |---|---|---|

@@ -45,7 +45,8 @@ pub(super) struct Allocator<S: Stock> {
 
 #[derive(Debug)]
 struct Shared<P> {
-    /// Read by every take that its stock cannot serve and by every put; written when a sweep finds nothing and by the next put.
+    /// Read by every take that its stock cannot serve and by every put; written when a sweep finds nothing
+    /// and by the next put.
     starved: AtomicBool,
     pool: Mutex<P>,
 }
@@ -79,8 +80,8 @@ impl<S: Stock> Allocator<S> {
         self.stocks.local()
     }
 
-    /// Serves a take of `want` units that the local stock could not: `take` removes them from the pool, which has at least
-    /// that many. Then the local stock is refilled.
+    /// Serves a take of `want` units that the local stock could not: `take` removes them from the pool,
+    /// which has at least that many. Then the local stock is refilled.
     #[cold]
     pub(super) fn take_from_pool<R>(
         &self,
@@ -88,7 +89,7 @@ impl<S: Stock> Allocator<S> {
         take: impl FnOnce(&mut S::Pile) -> R,
     ) -> Result<R, Exhausted> {
         // Relaxed: a put that is not seen here has not returned, so refusing is still right.
-        if self.shared.starved.load(Relaxed) {
+        if self.shared.starved.load(Relaxed) && want > 0 {
             return Err(Exhausted);
         }
         let mut pool = self.shared.pool.lock();
@@ -108,16 +109,16 @@ impl<S: Stock> Allocator<S> {
     pub(super) fn put_to_pool(&self, put: impl FnOnce(&mut S::Pile)) {
         let mut pool = self.shared.pool.lock();
         put(&mut pool);
-        // Also if nothing came: a spill that found the stock in use leaves a unit there, which the next sweep must look for.
-        // Relaxed: the pool's mutex orders the mark's changes.
+        // Also if nothing came: a spill that found the stock in use leaves a unit there, which the next
+        // sweep must look for. Relaxed: the pool's mutex orders the mark's changes.
         self.shared.starved.store(false, Relaxed);
     }
 
     /// Whether puts should go to the pool.
     #[inline]
     pub(super) fn starved(&self) -> bool {
-        // Relaxed: before a put it is a hint. After a put into a stock it sees the mark of every sweep that reopened the
-        // stock before, because the put acquired the reopening.
+        // Relaxed: before a put it is a hint. After a put into a stock it sees the mark of every sweep that
+        // reopened the stock before, because the put acquired the reopening.
         self.shared.starved.load(Relaxed)
     }
 

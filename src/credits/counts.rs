@@ -7,14 +7,14 @@ use crate::sync::mo;
 
 /// `n` interchangeable units, taken and put back by any thread, without a shared counter.
 ///
-/// Lock-free while the CPU's own stock serves; blocking when a batch must be moved or the pool is empty (see the
-/// [module](super)). It does not wait for units: a take that cannot be served is refused at once.
+/// Lock-free while the CPU's own stock serves; blocking when a batch must be moved or the pool is empty
+/// (see the [module](super)). It does not wait for units: a take that cannot be served is refused at once.
 ///
 /// # Costs
 ///
-/// 128 bytes per possible CPU, and one line for the pool. One locked instruction per take and per put, plus a mutex
-/// per batch. Not worth it for a resource that one thread uses, or where units are so few that every
-/// take moves one (`n` below four per CPU).
+/// 128 bytes per possible CPU, and one line for the pool. One locked instruction per take and per put, plus
+/// a mutex per batch. Not worth it for a resource that one thread uses, or where units are so few that
+/// every take moves one (`n` below four per CPU).
 ///
 /// # Examples
 ///
@@ -134,8 +134,8 @@ impl Pile for u32 {
 /// One CPU's count of free units.
 #[derive(Debug)]
 struct Count {
-    /// Bit 31: closed. The rest: how many, while open. What is added while closed is meaningless: `open` wipes it, and
-    /// it cannot reach bit 31, since no more than 2³⁰ units exist.
+    /// Bit 31: closed. The rest: how many, while open. What is added while closed is meaningless: `open`
+    /// wipes it, and it cannot reach bit 31, since no more than 2³⁰ units exist.
     word: AtomicU32,
 }
 
@@ -226,6 +226,6 @@ mod tests {
     fn none_at_all() {
         let credits = Credits::new(0);
         assert!(credits.try_take(1).is_err());
-        assert_eq!(credits.try_take(0).unwrap().len(), 0);
+        assert_eq!(credits.try_take(0).unwrap().len(), 0, "nothing is there even when nothing is left");
     }
 }

@@ -1,9 +1,9 @@
 //! Admission to a bounded resource without a shared counter.
 //!
-//! [`Credits`] hands out counts, [`Tags`] hands out distinct small integers: a tag is a credit with an identity. Both keep a global pool and a
-//! stock per CPU. A take is served from this CPU's stock; when that is empty a batch is
-//! moved from the pool, and when a put fills it to two batches one is moved back. So a shared line is written once
-//! per batch, not once per operation.
+//! [`Credits`] hands out counts, [`Tags`] hands out distinct small integers: a tag is a credit with an
+//! identity. Both keep a global pool and a stock per CPU. A take is served from this CPU's stock; when that
+//! is empty a batch is moved from the pool, and when a put fills it to two batches one is moved back. So a
+//! shared line is written once per batch, not once per operation.
 //!
 //! # The law
 //!
@@ -11,18 +11,18 @@
 //!
 //! # Exactness
 //!
-//! All `n` credits can be out at once, from any CPU. Before a take is refused, every stock is closed, emptied into the
-//! pool and reopened. While all are closed and the pool is locked nothing is on its way between the two, so an empty pool
-//! proves that at that moment none was free. The 2012 allocator, which this descends from, refused while up to half of its
-//! slots lay in the stocks of other CPUs.
+//! All `n` credits can be out at once, from any CPU. Before a take is refused, every stock is closed,
+//! emptied into the pool and reopened. While all are closed and the pool is locked nothing is on its way
+//! between the two, so an empty pool proves that at that moment none was free. The 2012 allocator, which
+//! this descends from, refused while up to half of its slots lay in the stocks of other CPUs.
 //!
-//! A pool found empty is marked *starved*. While it is, a take is refused by one load and a put goes straight to the pool, which ends the
-//! mark: whoever keeps asking costs the others nothing.
+//! A pool found empty is marked *starved*. While it is, a take is refused by one load and a put goes
+//! straight to the pool, which ends the mark: whoever keeps asking costs the others nothing.
 //!
 //! # Progress
 //!
-//! Takes and puts that a stock can serve are lock-free. Those that move a batch, or find the stock closed, block on the pool's mutex;
-//! so does the take that ends in a refusal.
+//! Takes and puts that a stock can serve are lock-free. Those that move a batch, or find the stock closed,
+//! block on the pool's mutex; so does the take that ends in a refusal.
 //!
 //! # Orderings
 //!

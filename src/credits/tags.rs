@@ -8,14 +8,14 @@ use crate::sync::{hint, mo, thread};
 
 /// The integers `0..n`, each handed out to at most one holder at a time.
 ///
-/// A tag indexes a table: what it names belongs to its holder. Lock-free while the CPU's own stock serves; blocking when
-/// a batch must be moved or all are out (see the [module](super)). Last in, first out per CPU, so that
-/// what a tag names is likely still in that CPU's cache.
+/// A tag indexes a table: what it names belongs to its holder. Lock-free while the CPU's own stock serves;
+/// blocking when a batch must be moved or all are out (see the [module](super)). Last in, first out per
+/// CPU, so that what a tag names is likely still in that CPU's cache.
 ///
 /// # Costs
 ///
-/// 128 bytes per possible CPU, 4 bytes per tag for the pool and as much again for the stocks. One locked instruction
-/// per take and per put, plus a mutex per batch.
+/// 128 bytes per possible CPU, 4 bytes per tag for the pool and as much again for the stocks. One locked
+/// instruction per take and per put, plus a mutex per batch.
 ///
 /// # Examples
 ///
@@ -194,11 +194,7 @@ impl Stock for Stack {
     type Pile = Vec<u32>;
 
     fn new(limit: u32) -> Self {
-        Self {
-            word: AtomicU32::new(0),
-            tags: UnsafeCell::new(Vec::with_capacity(limit as usize)),
-            limit,
-        }
+        Self { word: AtomicU32::new(0), tags: UnsafeCell::new(Vec::with_capacity(limit as usize)), limit }
     }
 
     fn len(&self) -> u32 {

@@ -23,8 +23,8 @@ impl std::error::Error for Closed {}
 /// Source: the per-CPU half of the kernel's `percpu_ref`; the closing `swap` stands in for its grace period.
 #[derive(Debug, Default)]
 pub struct Counter {
-    /// Bit 0: closed. Bits 1 to 63: the count, two's complement. Every operation adds an even number, so none can
-    /// change bit 0; what is added once bit 0 is set is meaningless and never read.
+    /// Bit 0: closed. Bits 1 to 63: the count, two's complement. Every operation adds an even number, so
+    /// none can change bit 0; what is added once bit 0 is set is meaningless and never read.
     word: AtomicU64,
 }
 
@@ -62,8 +62,9 @@ impl Counter {
 
     /// Closes the counter and returns what it held. A second close returns garbage: close once.
     pub fn close(&self) -> i64 {
-        // Acquire: pairs with every `sub` before it (their read-modify-writes form one release sequence each, which
-        // later additions continue). Release is not needed: the closer publishes through its own global word.
+        // Acquire: pairs with every `sub` before it (their read-modify-writes form one release sequence
+        // each, which later additions continue). Release is not needed: the closer publishes through its
+        // own global word.
         self.word.swap(CLOSED, mo!("percpu.counter.close", Acquire)) as i64 >> 1
     }
 }

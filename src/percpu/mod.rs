@@ -13,8 +13,8 @@
 //! | `percpu.counter.sub` | `Release` | `percpu.counter.close` | what the holder did before giving back is visible to the closer |
 //! | `percpu.counter.close` | `Acquire` | `percpu.counter.sub` | as above |
 //!
-//! An addition is `Relaxed`: it publishes nothing, and is counted exactly because it is ordered with the closing `swap`
-//! by the slot itself.
+//! An addition is `Relaxed`: it publishes nothing, and is counted exactly because it is ordered with the
+//! closing `swap` by the slot itself.
 
 mod counter;
 mod padded;

@@ -4,7 +4,8 @@ use std::ops::{Deref, DerefMut};
 
 /// A value on cache lines of its own.
 ///
-/// Aligned to 128 bytes: today's x86 prefetches lines in pairs, and Apple's ARM cores have lines of 128 bytes.
+/// Aligned to 128 bytes: today's x86 prefetches lines in pairs, and Apple's ARM cores have lines of 128
+/// bytes.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(align(128))]
 pub struct CachePadded<T>(T);

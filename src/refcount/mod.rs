@@ -1,12 +1,13 @@
-//! A reference count whose get and put touch only this CPU's cache line, and that still finds zero exactly once.
+//! A reference count whose get and put touch only this CPU's cache line, and that still finds zero exactly
+//! once.
 //!
-//! [`PerCpuRef`] counts in one closable slot per CPU. While it lives nobody asks whether it is zero, so the slots need never
-//! be summed. [`kill`](PerCpuRef::kill) closes them one by one, adds their sum to a global word in one step, and from then on that word is
-//! the count and reaches zero once.
+//! [`PerCpuRef`] counts in one closable slot per CPU. While it lives nobody asks whether it is zero, so the
+//! slots need never be summed. [`kill`](PerCpuRef::kill) closes them one by one, adds their sum to a global
+//! word in one step, and from then on that word is the count and reaches zero once.
 //!
-//! Why a bias: between the closing of the first slot and the adding of the sum, the global word holds only some
-//! of the count. It starts at `BIAS + 1`, which no number of early puts can bring to zero; the bias goes in the same addition that
-//! brings the sum.
+//! Why a bias: between the closing of the first slot and the adding of the sum, the global word holds only
+//! some of the count. It starts at `BIAS + 1`, which no number of early puts can bring to zero; the bias
+//! goes in the same addition that brings the sum.
 //!
 //! # Orderings
 //!

@@ -19,9 +19,10 @@ pub enum Put {
 
 /// A reference count, per CPU until it is killed.
 ///
-/// `get` and `put` are wait-free: one locked instruction on this CPU's own line (two after the kill, one of them on a shared line).
-/// `kill` is wait-free as well and takes one instruction per possible CPU. The count is only a count: it owns nothing,
-/// and a `put` too many is a bug that it can find in debug builds but not prevent.
+/// `get` and `put` are wait-free: one locked instruction on this CPU's own line (two after the kill, one of
+/// them on a shared line). `kill` is wait-free as well and takes one instruction per possible CPU. The
+/// count is only a count: it owns nothing, and a `put` too many is a bug that it can find in debug builds
+/// but not prevent.
 ///
 /// It starts with one reference, which belongs to whoever will call [`kill`](Self::kill).
 ///
@@ -98,32 +99,34 @@ impl PerCpuRef {
     ///
     /// # Staleness
     ///
-    /// May succeed while a [`kill`](Self::kill) is under way; never after it returned. Success says that the count will not reach zero before
-    /// these references are put, not that nobody has killed it since.
+    /// May succeed while a [`kill`](Self::kill) is under way; never after it returned. Success says that
+    /// the count will not reach zero before these references are put, not that nobody has killed it since.
     #[inline]
     pub fn try_get_live(&self, n: u32) -> bool {
         self.slots.local().add(n).is_ok()
     }
 
-    /// Gives `n` references back. Everything the caller did before is visible to whoever is told [`Put::Zero`].
+    /// Gives `n` references back. Everything the caller did before is visible to whoever is told
+    /// [`Put::Zero`].
     #[inline]
     pub fn put(&self, n: u32) -> Put {
         // SAFETY: `self` is borrowed for the whole call.
         unsafe { Self::put_raw(self, n) }
     }
 
-    /// [`put`](Self::put) for a count that may be freed, by somebody else, as soon as these references are gone.
+    /// [`put`](Self::put) for a count that may be freed, by somebody else, as soon as these references are
+    /// gone.
     ///
-    /// Nothing of `*this` is touched after the references are given back, unless the result is [`Put::Zero`]: then
-    /// the caller is the one who decides about the memory.
+    /// Nothing of `*this` is touched after the references are given back, unless the result is
+    /// [`Put::Zero`]: then the caller is the one who decides about the memory.
     ///
     /// # Safety
     ///
     /// 1. `this` is valid until the references are given back, which the references themselves may ensure.
     #[inline]
     pub unsafe fn put_raw(this: *const Self, n: u32) -> Put {
-        // SAFETY: valid by 1. What is borrowed past this line is atomics only: the slot, until it took the references back, and
-        // the global word, touched only if the slot did not.
+        // SAFETY: valid by 1. What is borrowed past this line is atomics only: the slot, until it took the
+        // references back, and the global word, touched only if the slot did not.
         let (slot, count) = unsafe {
             let this = &*this;
             (this.slots.local(), &this.global.count)
@@ -140,7 +143,8 @@ impl PerCpuRef {
     /// Ends the per-CPU life of the count and drops the reference it started with. `None` if somebody else
     /// killed it first.
     ///
-    /// Once it has returned `Some`, no [`try_get_live`](Self::try_get_live) succeeds on any CPU, and the count is exact.
+    /// Once it has returned `Some`, no [`try_get_live`](Self::try_get_live) succeeds on any CPU, and the
+    /// count is exact.
     pub fn kill(&self) -> Option<Put> {
         // Relaxed: chooses one killer and publishes nothing; the slots tell everybody else.
         if self.global.dead.swap(true, Relaxed) {
@@ -149,8 +153,8 @@ impl PerCpuRef {
         // Sum first, add once: adding slot by slot could pass through zero.
         let sum: i64 = self.slots.iter().map(Counter::close).sum();
         let change = (sum as u64).wrapping_sub(BIAS + 1);
-        // AcqRel. Release: hands on what `close` acquired from the slots. Acquire: if this finds zero, the puts that went to
-        // the global word meanwhile are visible.
+        // AcqRel. Release: hands on what `close` acquired from the slots. Acquire: if this finds zero, the
+        // puts that went to the global word meanwhile are visible.
         let before = self.global.count.fetch_add(change, mo!("refcount.count.sum", AcqRel));
         let left = before.wrapping_add(change);
         debug_assert!(left < BIAS / 2, "more references were put than taken before the kill");
@@ -178,7 +182,8 @@ impl PerCpuRef {
         Some(self.global.count.load(Relaxed)).filter(|count| *count < BIAS / 2)
     }
 
-    /// Whether the last reference is gone. Then everything that any holder did before its put is visible to the caller.
+    /// Whether the last reference is gone. Then everything that any holder did before its put is visible to
+    /// the caller.
     ///
     /// # Staleness
     ///

@@ -45,8 +45,9 @@ impl std::error::Error for Refused {}
 
 /// A bounded ring of [`Event`]s: any number of publishers, one reader at a time.
 ///
-/// [`try_publish`](Self::try_publish) is wait-free: it never waits for another publisher or for a reader. Reading is wait-free once the
-/// reader's side is claimed. The ring does not wake anybody and does not wait.
+/// [`try_publish`](Self::try_publish) is wait-free: it never waits for another publisher or for a reader.
+/// Reading is wait-free once the reader's side is claimed. The ring does not wake anybody and does not
+/// wait.
 ///
 /// # Costs
 ///
@@ -100,7 +101,8 @@ struct ReaderSide {
     claimed: AtomicU32,
 }
 
-// SAFETY: `head` and `slots` are reached only under the protocol of the tail, of the claim and of the two indices.
+// SAFETY: `head` and `slots` are reached only under the protocol of the tail, of the claim and of the two
+// indices.
 unsafe impl Sync for Ring {}
 
 impl Ring {
@@ -113,7 +115,8 @@ impl Ring {
         Self::starting_at(capacity, 0)
     }
 
-    /// As [`new`](Self::new), with the indices starting at `start` (modulo 2³¹), which lets a test reach the point where they wrap.
+    /// As [`new`](Self::new), with the indices starting at `start` (modulo 2³¹), which lets a test reach
+    /// the point where they wrap.
     ///
     /// # Panics
     ///
@@ -128,10 +131,7 @@ impl Ring {
                 head: UnsafeCell::new(start),
             }),
             public_tail: CachePadded::new(AtomicU32::new(start)),
-            reader: CachePadded::new(ReaderSide {
-                head: AtomicU32::new(start),
-                claimed: AtomicU32::new(0),
-            }),
+            reader: CachePadded::new(ReaderSide { head: AtomicU32::new(start), claimed: AtomicU32::new(0) }),
             slots: CellArray::new(capacity as usize, Event::default()),
             mask: capacity - 1,
         }
@@ -146,12 +146,12 @@ impl Ring {
     ///
     /// # Staleness
     ///
-    /// More may have been published, some may have been read. For an ordering with what was published before a fence, the
-    /// caller executes the fence.
+    /// More may have been published, some may have been read. For an ordering with what was published
+    /// before a fence, the caller executes the fence.
     #[inline]
     pub fn len(&self) -> u32 {
-        // Acquire: pairs with `commit`, whose reader had seen a tail at least as far; so the tail read next is not
-        // behind the head. A head that moves meanwhile makes the number too large, never too small.
+        // Acquire: pairs with `commit`, whose reader had seen a tail at least as far; so the tail read next
+        // is not behind the head. A head that moves meanwhile makes the number too large, never too small.
         let head = self.reader.head.load(mo!("ring.len.head", Acquire));
         // Relaxed: a number, not the right to read.
         distance(head, self.public_tail.load(Relaxed)).min(self.capacity())
@@ -173,7 +173,8 @@ impl Ring {
         self.try_publish_batch(std::slice::from_ref(&event)).map(drop)
     }
 
-    /// Publishes the first of `events`, as many as there are free slots, and returns how many. They are adjacent in the ring.
+    /// Publishes the first of `events`, as many as there are free slots, and returns how many. They are
+    /// adjacent in the ring.
     ///
     /// On x86 the call ends with a full fence; see the [module](super).
     ///
@@ -185,12 +186,13 @@ impl Ring {
         if events.is_empty() {
             return Ok(0);
         }
-        // Relaxed: look before swapping, so as not to steal the line from a publisher who is about to give back.
+        // Relaxed: look before swapping, so as not to steal the line from a publisher who is about to give
+        // back.
         if glance(&self.publisher.tail) == BUSY {
             return Err(Refused::Busy);
         }
-        // Acquire: pairs with the give-back of the last publisher, after which its copy of the head is ours, and what it had acquired from
-        // readers too.
+        // Acquire: pairs with the give-back of the last publisher, after which its copy of the head is
+        // ours, and what it had acquired from readers too.
         let tail = self.publisher.tail.swap(BUSY, mo!("ring.tail.take", Acquire));
         if tail == BUSY {
             return Err(Refused::Busy);
@@ -198,9 +200,9 @@ impl Ring {
         let wanted = events.len().try_into().unwrap_or(u32::MAX);
         let n = self.room(tail, wanted).min(wanted);
         for (i, event) in (0..n).zip(events) {
-            // SAFETY: 1. masked. 2. `room` says that the slot is free: its last event was read and committed, which happens before
-            // through `ring.head`, now or in an earlier publisher; no other publisher holds the tail, and
-            // readers stay below the public tail.
+            // SAFETY: 1. masked. 2. `room` says that the slot is free: its last event was read and
+            // committed, which happens before through `ring.head`, now or in an earlier publisher; no other
+            // publisher holds the tail, and readers stay below the public tail.
             unsafe { self.slots.write((advance(tail, i) & self.mask) as usize, *event) };
         }
         let end = advance(tail, n);
@@ -213,8 +215,8 @@ impl Ring {
         if n == 0 { Err(Refused::Full) } else { Ok(n as usize) }
     }
 
-    /// How many slots are free after `tail`, which this thread has taken; looked up anew if the copy of the head shows fewer than
-    /// `wanted`.
+    /// How many slots are free after `tail`, which this thread has taken; looked up anew if the copy of the
+    /// head shows fewer than `wanted`.
     #[inline]
     fn room(&self, tail: u32, wanted: u32) -> u32 {
         self.publisher.head.with_mut(|head| {
@@ -246,8 +248,8 @@ impl Ring {
 
 /// The reader's side of a [`Ring`], for as long as this lives.
 ///
-/// [`peek`](Self::peek) shows events in place, [`commit`](Self::commit) gives up those that were handled. What was not committed is seen again, by this
-/// reader or the next.
+/// [`peek`](Self::peek) shows events in place, [`commit`](Self::commit) gives up those that were handled.
+/// What was not committed is seen again, by this reader or the next.
 #[derive(Debug)]
 pub struct Reader<'a> {
     ring: &'a Ring,
@@ -255,8 +257,8 @@ pub struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Shows up to `max` events that lie next to each other in memory, oldest first, in place. An empty run means that there was
-    /// nothing to read; a run that ends at the ring's edge may be followed by another.
+    /// Shows up to `max` events that lie next to each other in memory, oldest first, in place. An empty run
+    /// means that there was nothing to read; a run that ends at the ring's edge may be followed by another.
     ///
     /// # Staleness
     ///
@@ -268,7 +270,8 @@ impl Reader<'_> {
         let start = self.head & self.ring.mask;
         let to_edge = self.ring.capacity() - start;
         let run = distance(self.head, tail).min(to_edge).min(max.try_into().unwrap_or(u32::MAX));
-        // SAFETY: 1. within the edge. 2. between head and public tail nobody writes until the head has passed.
+        // SAFETY: 1. within the edge. 2. between head and public tail nobody writes until the head has
+        // passed.
         unsafe { self.ring.slots.with_slice(start as usize, run as usize, f) }
     }
 

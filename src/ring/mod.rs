@@ -1,20 +1,21 @@
 //! Bounded completion rings: the tail is taken by one `swap`, events are read in place.
 //!
-//! [`Ring`] is one ring, many publishers, one reader at a time. [`CompletionQueue`] is a ring per CPU (a *lane*): a
-//! publisher uses the lane of its CPU, so publishers on different CPUs do not meet, and takes the next if
-//! that one is in use or full.
+//! [`Ring`] is one ring, many publishers, one reader at a time. [`CompletionQueue`] is a ring per CPU (a
+//! *lane*): a publisher uses the lane of its CPU, so publishers on different CPUs do not meet, and takes
+//! the next if that one is in use or full.
 //!
 //! # How an event gets across
 //!
-//! The private tail is the lock and the value in one word: a publisher swaps `BUSY` in and gets the index; it writes the event, stores
-//! the public tail, which is what readers look at, and swaps the new index back in. That second swap is also the full fence
-//! that whoever wakes readers needs between publishing and looking for sleepers. Readers never see `BUSY`.
+//! The private tail is the lock and the value in one word: a publisher swaps `BUSY` in and gets the index;
+//! it writes the event, stores the public tail, which is what readers look at, and swaps the new index back
+//! in. That second swap is also the full fence that whoever wakes readers needs between publishing and
+//! looking for sleepers. Readers never see `BUSY`.
 //!
 //! # Never overrun
 //!
-//! A publisher keeps a copy of the head beside the private tail and refreshes it only when the copy says "full", so it looks at the
-//! reader's line at most once per round of the ring. Whoever makes the ring as large as the number of
-//! events that can be outstanding never sees [`Refused::Full`].
+//! A publisher keeps a copy of the head beside the private tail and refreshes it only when the copy says
+//! "full", so it looks at the reader's line at most once per round of the ring. Whoever makes the ring as
+//! large as the number of events that can be outstanding never sees [`Refused::Full`].
 //!
 //! # Orderings
 //!
@@ -30,7 +31,8 @@
 //! | `ring.reader.claim` | `Acquire` | `ring.reader.release` | the head, and the right to read slots |
 //! | `ring.reader.release` | `Release` | `ring.reader.claim` | as above |
 //!
-//! Source: "aio: use xchg() instead of completion_lock" (2012), `fs/aio.c`, QEMU's `io_getevents_peek` (2016).
+//! Source: "aio: use xchg() instead of completion_lock" (2012), `fs/aio.c`, QEMU's `io_getevents_peek`
+//! (2016).
 
 mod lane;
 mod queue;

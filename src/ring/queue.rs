@@ -11,11 +11,14 @@ const ROUNDS: u32 = size!(ships: 16, models: 0);
 
 /// Rings that are read as one: a lane per CPU, so that publishers on different CPUs do not meet.
 ///
-/// A publisher starts at its CPU's lane and takes the next one if that is in use or full. The lanes together hold twice what was asked
-/// for, so a publisher preempted in its lane keeps nobody else from publishing. [`publish`](Self::publish) is
-/// lock-free as long as no more than `capacity` events are outstanding; beyond that it waits for a reader.
+/// A publisher starts at its CPU's lane and takes the next one if that is in use or full. The lanes together
+/// hold twice what was asked for: as long as no more than `capacity` events are outstanding, and publishers
+/// preempted in the middle of [`publish`](Self::publish) hold no more than half of the lanes, the others go on
+/// without waiting. Otherwise they wait, as every publisher does behind a preempted one where there is a single
+/// lane.
 ///
-/// Events of one lane are read in order. Between lanes there is no order; [`with_lanes(_, 1)`](Self::with_lanes) gives one.
+/// Events of one lane are read in order. Between lanes there is no order; [`with_lanes(_,
+/// 1)`](Self::with_lanes) gives one.
 ///
 /// # Costs
 ///
@@ -73,7 +76,8 @@ impl CompletionQueue {
     ///
     /// # Staleness
     ///
-    /// As [`Ring::len`]: never less than what was published before a fence that the caller executed, less what was read.
+    /// As [`Ring::len`]: never less than what was published before a fence that the caller executed, less
+    /// what was read.
     #[inline]
     pub fn len(&self) -> u32 {
         self.lanes.iter().map(Ring::len).fold(0, u32::saturating_add)
@@ -123,8 +127,8 @@ impl CompletionQueue {
 
     /// Shows up to `max` events to `f`, run by run and in place, and takes them out. Returns how many.
     ///
-    /// Goes over every lane once, from where the last reader stopped, passing over lanes that another thread is reading. Wait-free but for `f`.
-    /// If `f` panics, the run it was shown is seen again.
+    /// Goes over every lane once, from where the last reader stopped, passing over lanes that another
+    /// thread is reading. Wait-free but for `f`. If `f` panics, the run it was shown is seen again.
     pub fn read(&self, max: usize, mut f: impl FnMut(&[Event])) -> usize {
         let lanes = self.lanes.len();
         // Relaxed twice: spreads readers over the lanes; any value will do.

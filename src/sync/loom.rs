@@ -9,7 +9,8 @@ pub mod atomic {
         word.swap(value, order);
     }
 
-    /// Loads a value that is only a hint. A plain load outside loom; the module's documentation says why not here.
+    /// Loads a value that is only a hint. A plain load outside loom; the module's documentation says why
+    /// not here.
     pub fn glance(word: &AtomicU32) -> u32 {
         word.fetch_add(0, Ordering::Relaxed)
     }
@@ -245,8 +246,8 @@ pub(crate) mod membarrier {
 
 /// A place that holds at most one value, replaced while others read it.
 ///
-/// What is taken out lives as long as the cell: later than outside loom, where `crossbeam-epoch`, which has models of its
-/// own, frees it once nobody can be reading it.
+/// What is taken out lives as long as the cell: later than outside loom, where `crossbeam-epoch`, which has
+/// models of its own, frees it once nobody can be reading it.
 #[derive(Debug)]
 pub(crate) struct EpochCell<T> {
     word: loom::sync::atomic::AtomicPtr<T>,
@@ -282,7 +283,11 @@ impl<T: Send + Sync + 'static> EpochCell<T> {
     }
 
     /// Takes the value out if it is the one that `wanted` means. One caller gets it.
-    pub(crate) fn take(&self, order: atomic::Ordering, wanted: impl FnOnce(&T) -> bool) -> Option<Taken<'_, T>> {
+    pub(crate) fn take(
+        &self,
+        order: atomic::Ordering,
+        wanted: impl FnOnce(&T) -> bool,
+    ) -> Option<Taken<'_, T>> {
         let value = self.word.load(order);
         // SAFETY: as in `read`.
         unsafe { value.as_ref() }.filter(|value| wanted(value))?;

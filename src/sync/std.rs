@@ -175,7 +175,8 @@ impl Condvar {
         Self(std::sync::Condvar::new())
     }
 
-    /// Gives the lock back, sleeps until notified or past `deadline`, takes the lock again. May wake for no reason.
+    /// Gives the lock back, sleeps until notified or past `deadline`, takes the lock again. May wake for no
+    /// reason.
     pub fn wait_until<'a, T>(
         &self,
         guard: MutexGuard<'a, T>,
@@ -293,7 +294,8 @@ pub(crate) mod membarrier {
     }
 }
 
-/// A place that holds at most one value, replaced while others read it; what is taken out lives on until they have finished.
+/// A place that holds at most one value, replaced while others read it; what is taken out lives on until
+/// they have finished.
 ///
 /// Reclamation is `crossbeam-epoch`'s.
 #[derive(Debug)]
@@ -309,7 +311,8 @@ impl<T: Send + Sync + 'static> EpochCell<T> {
     #[inline]
     pub(crate) fn read<R>(&self, order: atomic::Ordering, f: impl FnOnce(&T) -> R) -> Option<R> {
         let guard = crossbeam_epoch::pin();
-        // SAFETY: what is loaded while pinned is not freed before the guard goes; values are only ever put in whole.
+        // SAFETY: what is loaded while pinned is not freed before the guard goes; values are only ever put
+        // in whole.
         unsafe { self.0.load(order, &guard).as_ref() }.map(f)
     }
 

@@ -10,12 +10,13 @@ const NOBODY: u32 = u32::MAX;
 
 /// Where threads sleep until enough events are there.
 ///
-/// A publisher pays one load of a line that nobody writes while nobody sleeps: [`notify`](Self::notify) is wait-free then. With sleepers it blocks on a
-/// mutex, and only if what the most modest of them wants is there. The count of events is not kept here: both sides look it up where the
-/// events are.
+/// A publisher pays one load of a line that nobody writes while nobody sleeps: [`notify`](Self::notify) is
+/// wait-free then. With sleepers it blocks on a mutex, and only if what the most modest of them wants is
+/// there. The count of events is not kept here: both sides look it up where the events are.
 ///
-/// Sleepers are exclusive: an event that one was woken for is not counted for the next. So a sleeper that was woken and leaves events behind has to call
-/// [`notify`](Self::notify) itself. One that was picked but never slept hands on by dropping its key.
+/// Sleepers are exclusive: an event that one was woken for is not counted for the next. So a sleeper that
+/// was woken and leaves events behind has to call [`notify`](Self::notify) itself. One that was picked but
+/// never slept hands on by dropping its key.
 ///
 /// # Examples
 ///
@@ -87,8 +88,8 @@ impl EventCount {
         }
     }
 
-    /// Announces that the caller is about to sleep until `min` events are there. The caller looks once more after this, and sleeps only
-    /// if they are not there; dropping the key takes the announcement back.
+    /// Announces that the caller is about to sleep until `min` events are there. The caller looks once more
+    /// after this, and sleeps only if they are not there; dropping the key takes the announcement back.
     pub fn prepare_wait(&self, min: u32) -> Key<'_> {
         let parker = Arc::new(Parker::new());
         let mut sleepers = self.sleepers.lock();
@@ -103,8 +104,9 @@ impl EventCount {
         Key { events: self, id, parker, listed: true }
     }
 
-    /// Wakes those sleepers whose number is there, oldest first, as far as `available` events go. Called after publishing; `available` looks up how many
-    /// events there are, and is called only if somebody sleeps.
+    /// Wakes those sleepers whose number is there, oldest first, as far as `available` events go. Called
+    /// after publishing; `available` looks up how many events there are, and is called only if somebody
+    /// sleeps.
     #[inline]
     pub fn notify(&self, available: impl Fn() -> u32) {
         // SeqCst: the caller's event comes before the look below; pairs with `prepare_wait`.
@@ -112,8 +114,8 @@ impl EventCount {
         self.look(available);
     }
 
-    /// [`notify`](Self::notify) for a caller whose last access, or the one that published, was a read-modify-write of
-    /// an atomic with nothing but reads since: on x86 no further fence is needed.
+    /// [`notify`](Self::notify) for a caller whose last access, or the one that published, was a
+    /// read-modify-write of an atomic with nothing but reads since: on x86 no further fence is needed.
     #[inline]
     pub fn notify_after_rmw(&self, available: impl Fn() -> u32) {
         // SeqCst: as in `notify`.
@@ -158,7 +160,8 @@ impl EventCount {
         });
         self.publish_wanted(&sleepers);
         drop(sleepers);
-        // Unlinked first, woken last, through a share of the parker: nothing of the sleeper is touched afterwards.
+        // Unlinked first, woken last, through a share of the parker: nothing of the sleeper is touched
+        // afterwards.
         woken.iter().for_each(|parker| parker.unpark());
     }
 
@@ -177,14 +180,16 @@ impl EventCount {
     /// Brings `wanted` up to date with the locked list.
     fn publish_wanted(&self, sleepers: &Sleepers) {
         let wanted = sleepers.queue.iter().map(|sleeper| sleeper.min).min().unwrap_or(NOBODY);
-        // Relaxed: ordered by the fence in `prepare_wait` where somebody was added; a value that is too low costs a look.
+        // Relaxed: ordered by the fence in `prepare_wait` where somebody was added; a value that is too low
+        // costs a look.
         self.wanted.store(wanted, Relaxed);
     }
 }
 
 /// An announced sleep. See [`EventCount::prepare_wait`].
 ///
-/// Dropping it takes the announcement back. If it was picked to be woken meanwhile, the oldest other sleeper is woken instead.
+/// Dropping it takes the announcement back. If it was picked to be woken meanwhile, the oldest other
+/// sleeper is woken instead.
 #[derive(Debug)]
 #[must_use = "dropped, the announcement is taken back"]
 pub struct Key<'a> {
@@ -196,12 +201,12 @@ pub struct Key<'a> {
 }
 
 impl Key<'_> {
-    /// Sleeps until woken, past `deadline` or interrupted by a signal. Blocking. May wake though too few events are there: they were
-    /// there, and somebody else took them.
+    /// Sleeps until woken, past `deadline` or interrupted by a signal. Blocking. May wake though too few
+    /// events are there: they were there, and somebody else took them.
     pub fn wait(mut self, deadline: Option<Instant>) -> Outcome {
         let parked = self.parker.park(deadline);
-        // Whoever unlinked this sleeper meant to wake it: then that is the outcome, whatever ended the sleep, so that
-        // the wake-up is handed on and not lost.
+        // Whoever unlinked this sleeper meant to wake it: then that is the outcome, whatever ended the
+        // sleep, so that the wake-up is handed on and not lost.
         match (parked, self.unlink()) {
             (Parked::Unparked, _) | (_, false) => Outcome::Woken,
             (Parked::TimedOut, true) => Outcome::TimedOut,

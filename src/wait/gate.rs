@@ -29,7 +29,8 @@ impl Gate {
 
     /// Opens it and wakes everybody. Opening it again does nothing.
     ///
-    /// The gate is touched until this returns: whoever may free it when it opens shares its ownership with the opener.
+    /// The gate is touched until this returns: whoever may free it when it opens shares its ownership with
+    /// the opener.
     pub fn open(&self) {
         *self.open.lock() = true;
         self.opened.notify_all();

@@ -1,17 +1,18 @@
 //! Sleeping until enough has happened, at no cost to those who make it happen while nobody sleeps.
 //!
-//! [`EventCount`]: a reader announces how many events it wants, looks once more, and sleeps. A publisher publishes, then looks at one
-//! word. [`Gate`]: opens once, for all.
+//! [`EventCount`]: a reader announces how many events it wants, looks once more, and sleeps. A publisher
+//! publishes, then looks at one word. [`Gate`]: opens once, for all.
 //!
 //! # No wake-up is lost
 //!
-//! The reader stores what it wants, fences, and looks at the events; the publisher stores an event, fences, and looks at what is wanted:
+//! The reader stores what it wants, fences, and looks at the events; the publisher stores an event, fences,
+//! and looks at what is wanted:
 //!
 //! * if the reader's fence comes first, the publisher sees what is wanted, and wakes;
 //! * if the publisher's fence comes first, the reader sees the event, and does not sleep.
 //!
-//! With several publishers the last one to fence sees the events of all, so the one whose event makes up the number
-//! knows.
+//! With several publishers the last one to fence sees the events of all, so the one whose event makes up
+//! the number knows.
 //!
 //! # Orderings
 //!
@@ -22,9 +23,11 @@
 //! | `wait.publisher.look_rmw` | `SeqCst` fence | `wait.sleeper.announce`, itself | the same where a read-modify-write published the event |
 //! | `wait.publisher.look_all` | `SeqCst` fence | `wait.sleeper.announce` | the same for a change of state that concerns every sleeper |
 //!
-//! Where the publisher's last access was a locked instruction, as in [`Ring`](crate::ring::Ring), that is the fence on x86.
+//! Where the publisher's last access was a locked instruction, as in [`Ring`](crate::ring::Ring), that is
+//! the fence on x86.
 //!
-//! Source: `prepare_to_wait` (2002), "Convert read_events() to hrtimers" (2012), "obey min_nr when doing wakeups" (2023).
+//! Source: `prepare_to_wait` (2002), "Convert read_events() to hrtimers" (2012), "obey min_nr when doing
+//! wakeups" (2023).
 
 mod event_count;
 mod gate;

@@ -1,7 +1,8 @@
-//! `cargo loom` and `cargo weaken`: builds the models under `--cfg loom` and runs each in a process of its own.
+//! `cargo loom` and `cargo weaken`: builds the models under `--cfg loom` and runs each in a process of its
+//! own.
 //!
-//! A process each, because loom ends some failures by aborting, and because a model that does not come to its end within
-//! the time allowed has to be counted as failed: loom itself would report it as passed.
+//! A process each, because loom ends some failures by aborting, and because a model that does not come to
+//! its end within the time allowed has to be counted as failed: loom itself would report it as passed.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -129,7 +130,8 @@ fn in_parallel<T: Sync>(items: &[T], job: impl Fn(&T) -> io::Result<bool> + Sync
     })
 }
 
-/// Runs every model and prints its line; for one that fails, the reason and the trace of the failing iteration.
+/// Runs every model and prints its line; for one that fails, the reason and the trace of the failing
+/// iteration.
 fn models(options: &[&str], part: &str) -> io::Result<bool> {
     let program = build()?;
     let models = list(&program, part)?;

@@ -191,7 +191,8 @@ pub(super) fn models() -> Vec<Model> {
                 let table = Arc::new(Table::new(1));
                 let guess = Handle::from_raw(1 << 32);
                 let [user, remover] = [Arc::clone(&table), Arc::clone(&table)];
-                let user = thread::spawn(move || user.get(guess).is_some_and(|context| context.capacity() == 1));
+                let user =
+                    thread::spawn(move || user.get(guess).is_some_and(|context| context.capacity() == 1));
                 let remover = thread::spawn(move || remover.remove(guess).is_some());
                 assert_eq!(table.insert(Context::new(1, Null).unwrap()).unwrap(), guess);
                 user.join().unwrap();

@@ -1,4 +1,5 @@
-//! Counts and tags. What a unit admits to is a tracked cell; the law of conservation is asserted at the end of every schedule.
+//! Counts and tags. What a unit admits to is a tracked cell; the law of conservation is asserted at the end
+//! of every schedule.
 
 use crate::harness::{Model, nothing};
 use ioctx::credits::{Credits, Tags};

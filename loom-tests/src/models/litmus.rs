@@ -1,7 +1,9 @@
-//! What loom can see and what it cannot, pinned: the models of the parts lean on the first and are silent about the second.
+//! What loom can see and what it cannot, pinned: the models of the parts lean on the first and are silent
+//! about the second.
 //!
-//! Each test collects the outcomes of all schedules and compares them with what loom 0.7.2 is known to produce. A
-//! difference means that a newer loom sees more, or less, and that the facade's documentation has to follow.
+//! Each test collects the outcomes of all schedules and compares them with what loom 0.7.2 is known to
+//! produce. A difference means that a newer loom sees more, or less, and that the facade's documentation
+//! has to follow.
 
 use crate::harness::Model;
 use ioctx::barrier;
@@ -48,7 +50,12 @@ pub(super) fn models() -> Vec<Model> {
             checks: "store buffering is explored: both may miss",
             bound: all,
             least: 30,
-            body: || two(|x, y| announce(x, y, (Relaxed, Relaxed), false), |x, y| announce(y, x, (Relaxed, Relaxed), false)),
+            body: || {
+                two(
+                    |x, y| announce(x, y, (Relaxed, Relaxed), false),
+                    |x, y| announce(y, x, (Relaxed, Relaxed), false),
+                )
+            },
             after: || expect(&[(0, 0), (0, 1), (1, 0), (1, 1)]),
         },
         Model {
@@ -56,7 +63,12 @@ pub(super) fn models() -> Vec<Model> {
             checks: "SeqCst fences on both sides forbid that both miss",
             bound: all,
             least: 15,
-            body: || two(|x, y| announce(x, y, (Relaxed, Relaxed), true), |x, y| announce(y, x, (Relaxed, Relaxed), true)),
+            body: || {
+                two(
+                    |x, y| announce(x, y, (Relaxed, Relaxed), true),
+                    |x, y| announce(y, x, (Relaxed, Relaxed), true),
+                )
+            },
             after: || expect(&[(0, 1), (1, 0), (1, 1)]),
         },
         Model {
@@ -64,7 +76,12 @@ pub(super) fn models() -> Vec<Model> {
             checks: "a fence on one side forbids nothing",
             bound: all,
             least: 30,
-            body: || two(|x, y| announce(x, y, (Relaxed, Relaxed), true), |x, y| announce(y, x, (Relaxed, Relaxed), false)),
+            body: || {
+                two(
+                    |x, y| announce(x, y, (Relaxed, Relaxed), true),
+                    |x, y| announce(y, x, (Relaxed, Relaxed), false),
+                )
+            },
             after: || expect(&[(0, 0), (0, 1), (1, 0), (1, 1)]),
         },
         Model {
@@ -72,7 +89,12 @@ pub(super) fn models() -> Vec<Model> {
             checks: "false alarm: loom treats SeqCst accesses as AcqRel, so this crate has none",
             bound: all,
             least: 30,
-            body: || two(|x, y| announce(x, y, (SeqCst, SeqCst), false), |x, y| announce(y, x, (SeqCst, SeqCst), false)),
+            body: || {
+                two(
+                    |x, y| announce(x, y, (SeqCst, SeqCst), false),
+                    |x, y| announce(y, x, (SeqCst, SeqCst), false),
+                )
+            },
             after: || expect(&[(0, 0), (0, 1), (1, 0), (1, 1)]),
         },
         Model {

@@ -1,4 +1,5 @@
-//! The per-CPU reference count. What it guards is a tracked cell: whoever is told `Zero` writes it, holders read it.
+//! The per-CPU reference count. What it guards is a tracked cell: whoever is told `Zero` writes it, holders
+//! read it.
 
 use crate::harness::{Model, nothing};
 use ioctx::refcount::{PerCpuRef, Put};
@@ -149,7 +150,8 @@ pub(super) fn models() -> Vec<Model> {
                 let guarded = Guarded::new();
                 guarded.count.get(1);
                 let theirs = Arc::clone(&guarded);
-                let thread = thread::spawn(move || theirs.count.kill().map(|put| theirs.settle(put)).is_some());
+                let thread =
+                    thread::spawn(move || theirs.count.kill().map(|put| theirs.settle(put)).is_some());
                 let mine = guarded.count.kill().map(|put| guarded.settle(put)).is_some();
                 guarded.put();
                 assert!(thread.join().unwrap() != mine, "one killer");

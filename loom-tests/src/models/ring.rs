@@ -1,4 +1,5 @@
-//! Rings and lanes. Slots are tracked cells, so a torn event, an early overwrite and an early read are all found.
+//! Rings and lanes. Slots are tracked cells, so a torn event, an early overwrite and an early read are all
+//! found.
 
 use crate::harness::{Model, nothing};
 use ioctx::ring::{CompletionQueue, Event, Refused, Ring};
@@ -20,8 +21,8 @@ fn read(ring: &Ring) -> Vec<u64> {
     got
 }
 
-/// `publishers` threads publish one event each, the main thread tries to read meanwhile; then what was published
-/// has been read, once.
+/// `publishers` threads publish one event each, the main thread tries to read meanwhile; then what was
+/// published has been read, once.
 fn publish_and_read(capacity: u32, start: u32, publishers: u64, reads: usize) {
     let ring = Arc::new(Ring::starting_at(capacity, start));
     let threads: Vec<_> = (0..publishers)
@@ -152,7 +153,8 @@ pub(super) fn models() -> Vec<Model> {
             body: || {
                 let ring = Arc::new(Ring::new(4));
                 let theirs = Arc::clone(&ring);
-                let onlooker = thread::spawn(move || assert!(theirs.len() <= 2, "counted events that never were"));
+                let onlooker =
+                    thread::spawn(move || assert!(theirs.len() <= 2, "counted events that never were"));
                 ring.try_publish(event(0)).unwrap();
                 ring.try_publish(event(1)).unwrap();
                 assert_eq!(read(&ring).len(), 2);

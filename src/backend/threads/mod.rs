@@ -10,8 +10,9 @@ use std::io;
 
 /// Carries out reads, writes and syncs on any file, with a fixed number of threads.
 ///
-/// On Linux a read whose data is in the page cache is done by its submitter, without the pool (`RWF_NOWAIT`); everything else is queued.
-/// Submitting blocks on the queue's mutex, for a few instructions. Requests are taken in order, but complete in any. One thread is busy with one request
+/// On Linux a read whose data is in the page cache is done by its submitter, without the pool
+/// (`RWF_NOWAIT`); everything else is queued. Submitting blocks on the queue's mutex, for a few
+/// instructions. Requests are taken in order, but complete in any. One thread is busy with one request
 /// until the system call returns: a read of an empty pipe holds its thread until somebody writes.
 ///
 /// Interrupted calls are repeated. A short transfer is reported as it is.

@@ -17,8 +17,8 @@ pub(super) fn execute(request: &mut Request) -> io::Result<usize> {
     }
 }
 
-/// Carries a request out if that takes no waiting: `None` if it might, and then nothing was done that doing it
-/// again would not do over.
+/// Carries a request out if that takes no waiting: `None` if it might, and then nothing was done that doing
+/// it again would not do over.
 pub(super) fn try_cached(request: &mut Request) -> Option<io::Result<usize>> {
     match &mut request.op {
         Op::Nop => Some(Ok(0)),
@@ -40,14 +40,13 @@ fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
 #[cfg(target_os = "linux")]
 mod os {
     use super::*;
-    use rustix::io::{Errno, ReadWriteFlags, pread, preadv, preadv2, pwrite, pwritev, read, readv, write, writev};
+    use rustix::io::{
+        Errno, ReadWriteFlags, pread, preadv, preadv2, pwrite, pwritev, read, readv, write, writev,
+    };
     use std::io::{IoSlice, IoSliceMut};
 
     /// What a file that cannot seek answers is done again without the offset.
-    fn seekless(
-        at: Result<usize, Errno>,
-        plain: impl FnOnce() -> Result<usize, Errno>,
-    ) -> io::Result<usize> {
+    fn seekless(at: Result<usize, Errno>, plain: impl FnOnce() -> Result<usize, Errno>) -> io::Result<usize> {
         match at {
             Err(Errno::SPIPE) => Ok(plain()?),
             done => Ok(done?),
@@ -77,13 +76,15 @@ mod os {
         let len = buf.len();
         match preadv2(file, &mut [IoSliceMut::new(buf)], offset, ReadWriteFlags::NOWAIT) {
             Ok(read) if read == len || read == 0 => Some(Ok(read)),
-            // Only the front is cached, or the file ends here, or this file or kernel cannot say: the pool finds out.
+            // Only the front is cached, or the file ends here, or this file or kernel cannot say: the pool
+            // finds out.
             Ok(_) | Err(_) => None,
         }
     }
 }
 
-/// Without calls that take several buffers and an offset: one buffer after the other, until one is not filled.
+/// Without calls that take several buffers and an offset: one buffer after the other, until one is not
+/// filled.
 #[cfg(not(target_os = "linux"))]
 mod os {
     use super::*;
