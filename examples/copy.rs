@@ -185,5 +185,5 @@ fn data_ranges(file: &File, len: u64) -> Vec<Range<u64>> {
         }
     }
     let _ = file;
-    if len == 0 { Vec::new() } else { vec![0..len] }
+    std::iter::once(0..len).filter(|range| !range.is_empty()).collect()
 }

@@ -174,7 +174,7 @@ fn completions_of_others_are_not_mistaken_for_ones_own() {
     struct Confused(Mutex<Option<Completion>>);
     impl Backend for Confused {
         fn submit(&self, work: Completion) -> Submitted {
-            let refuse = work.request().user_data % 2 == 0;
+            let refuse = work.request().user_data.is_multiple_of(2);
             match self.0.lock().unwrap().replace(work) {
                 None => Submitted::Queued,
                 Some(earlier) if refuse => Submitted::Refused(earlier, io::ErrorKind::Other.into()),

@@ -55,7 +55,7 @@ proptest! {
                     Err(_) => prop_assert_eq!(held.len() as u32, n),
                 }
             } else if !held.is_empty() {
-                held.swap_remove(which.index(held.len()));
+                drop(held.swap_remove(which.index(held.len())));
             }
             let distinct: HashSet<u32> = held.iter().map(ioctx::credits::Tag::index).collect();
             prop_assert!(distinct.len() == held.len() && distinct.iter().all(|tag| *tag < n));

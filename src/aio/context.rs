@@ -9,7 +9,7 @@ use crate::cpu;
 use crate::refcount::Put;
 use crate::ring;
 use crate::sync::time::{Instant, expired};
-use crate::sync::{hint, size, thread};
+use crate::sync::{hint, thread};
 use crate::wait::Outcome;
 use std::ptr::NonNull;
 use std::{fmt, mem};
@@ -19,9 +19,6 @@ pub const MAX_CAPACITY: u32 = 1 << 20;
 
 /// How many events of one batch are published together.
 const TOGETHER: usize = 64;
-/// How often a reader that found too little looks again before it yields, and then before it sleeps.
-const SPINS: u32 = size!(ships: 32, models: 0);
-const YIELDS: u32 = size!(ships: 4, models: 0);
 
 /// An asynchronous-I/O context that any number of threads share.
 ///
@@ -236,7 +233,7 @@ impl<B: Backend> Context<B> {
         }
         let shared = self.shared();
         let mut read = 0;
-        let mut tries = 0;
+        let mut backoff = hint::Backoff::default();
         let mut announced = false;
         let ended = loop {
             // Before the look at the ring: every event of a context that is found finished is visible then.
@@ -253,13 +250,7 @@ impl<B: Backend> Context<B> {
             if expired(deadline) {
                 break None;
             }
-            if tries < SPINS + YIELDS {
-                if tries < SPINS {
-                    hint::spin_loop()
-                } else {
-                    thread::yield_now()
-                }
-                tries += 1;
+            if backoff.wait() {
                 continue;
             }
             // Not more than can be there, or nobody would ever wake us.

@@ -4,10 +4,7 @@ use super::{Event, Reader, Refused, Ring};
 use crate::cpu;
 use crate::percpu::CachePadded;
 use crate::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use crate::sync::{hint, size, thread};
-
-/// How often a publisher that found no lane goes round before it yields.
-const ROUNDS: u32 = size!(ships: 16, models: 0);
+use crate::sync::{hint, thread};
 
 /// Rings that are read as one: a lane per CPU, so that publishers on different CPUs do not meet.
 ///
@@ -95,13 +92,18 @@ impl CompletionQueue {
         let mut left = events;
         let mut lane = self.home();
         let mut tried = 0;
+        let mut backoff = hint::Backoff::default();
         while !left.is_empty() {
             match self.lanes[lane].try_publish_batch(left) {
                 Ok(n) => left = &left[n..],
                 Err(Refused::Busy | Refused::Full) => {
                     lane = if lane + 1 == self.lanes.len() { 0 } else { lane + 1 };
                     tried += 1;
-                    self.pause(tried);
+                    if tried % self.lanes.len() == 0 && !backoff.wait() {
+                        // Every lane has been tried, again and again: somebody was preempted in one.
+                        hint::contended();
+                        thread::yield_now();
+                    }
                 }
             }
         }
@@ -112,17 +114,6 @@ impl CompletionQueue {
     fn home(&self) -> usize {
         let cpu = cpu::hint().0 as usize;
         if cpu < self.lanes.len() { cpu } else { cpu % self.lanes.len() }
-    }
-
-    /// Slows a publisher down that has tried `tried` lanes in vain.
-    #[cold]
-    fn pause(&self, tried: u32) {
-        let lanes = self.lanes.len() as u32;
-        if !tried.is_multiple_of(lanes) {
-            return;
-        }
-        hint::contended();
-        if tried / lanes > ROUNDS { thread::yield_now() } else { hint::spin_loop() }
     }
 
     /// Shows up to `max` events to `f`, run by run and in place, and takes them out. Returns how many.

@@ -33,14 +33,6 @@ macro_rules! fence {
 }
 pub(crate) use {fence, fence as fence_after_rmw, mo};
 
-/// Chooses between the size that ships and the one that models can afford.
-macro_rules! size {
-    (ships: $ships:expr, models: $models:expr) => {
-        $models
-    };
-}
-pub(crate) use size;
-
 /// Cells whose every access is a closure, so that loom sees where it begins and ends.
 pub mod cell {
     pub use loom::cell::UnsafeCell;
@@ -100,6 +92,17 @@ pub mod hint {
     /// from another one only in how often it went round, so it is not branched further.
     pub fn contended() {
         loom::skip_branch();
+    }
+
+    /// Waiting before sleeping. Models do not: it only repeats what was seen.
+    #[derive(Debug, Default)]
+    pub struct Backoff(());
+
+    impl Backoff {
+        /// Returns that it did not wait.
+        pub fn wait(&mut self) -> bool {
+            false
+        }
     }
 }
 

@@ -54,14 +54,6 @@ macro_rules! fence_after_rmw {
 }
 pub(crate) use {fence, fence_after_rmw, mo};
 
-/// Chooses between the size that ships and the one that models can afford.
-macro_rules! size {
-    (ships: $ships:expr, models: $models:expr) => {
-        $ships
-    };
-}
-pub(crate) use size;
-
 /// Cells whose every access is a closure, so that a checker can see where it begins and ends.
 pub mod cell {
     /// `std::cell::UnsafeCell` in loom's shape.
@@ -140,6 +132,30 @@ pub mod hint {
     /// Marks the branch of a loop that waits for another thread. Only a model checker listens.
     #[inline(always)]
     pub fn contended() {}
+
+    /// Waiting a little longer each time, before it is worth sleeping: spins, then lets other threads run.
+    #[derive(Debug, Default)]
+    pub struct Backoff(u32);
+
+    impl Backoff {
+        const SPINS: u32 = 32;
+        const YIELDS: u32 = 4;
+
+        /// Waits a little; returns whether it did. If not, what is waited for takes long.
+        #[inline]
+        pub fn wait(&mut self) -> bool {
+            if self.0 >= Self::SPINS + Self::YIELDS {
+                return false;
+            }
+            if self.0 < Self::SPINS {
+                spin_loop()
+            } else {
+                super::thread::yield_now()
+            }
+            self.0 += 1;
+            true
+        }
+    }
 }
 
 /// Threads.

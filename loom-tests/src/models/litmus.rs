@@ -118,7 +118,7 @@ pub(super) fn models() -> Vec<Model> {
             checks: "missed: load buffering, which the language allows, is never explored",
             bound: all,
             least: 15,
-            body: || two(|x, y| swap_over(x, y), |x, y| swap_over(y, x)),
+            body: || two(swap_over, |x, y| swap_over(y, x)),
             after: || expect(&[(0, 0), (0, 1), (1, 0)]),
         },
         Model {
@@ -189,7 +189,7 @@ pub(super) fn models() -> Vec<Model> {
             bound: all,
             least: 15,
             body: || {
-                two(|x, y| heavy(x, y), |x, y| heavy(y, x));
+                two(heavy, |x, y| heavy(y, x));
             },
             after: || expect(&[(0, 1), (1, 0), (1, 1)]),
         },
