@@ -1,5 +1,6 @@
 //! Every model, by part.
 
+mod canary;
 mod context;
 mod credits;
 mod litmus;
@@ -18,6 +19,7 @@ pub(crate) fn all() -> Vec<Model> {
         ring::models(),
         wait::models(),
         context::models(),
+        canary::models(),
     ];
     parts.into_iter().flatten().collect()
 }
