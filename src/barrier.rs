@@ -86,6 +86,11 @@ pub fn light() {
 
 /// The side that runs seldom. Blocking (a system call). Orders a store before it against a load after it,
 /// towards [`light`] and [`heavy`].
+///
+/// # Panics
+///
+/// If the kernel granted membarrier to the process and a filter installed later takes it away: going on would be
+/// unsound.
 pub fn heavy() {
     let kind = kind();
     // SeqCst: pairs with a `light` that ran as a full fence, and with other calls of `heavy`.

@@ -2,7 +2,7 @@
 
 use ioctx::aio::{
     Backend, BatchError, Completion, Context, CreateError, DestroyError, Event, GetEventsError, MAX_CAPACITY,
-    Reason, Request, Submitted, Table,
+    MAX_LANES, Reason, Request, Submitted, Table,
 };
 use ioctx::backend::{Null, Threads, Zero};
 use std::collections::HashSet;
@@ -151,20 +151,150 @@ fn dropped_completions_complete() {
     assert!(events[0].result.is_err());
 }
 
-#[test]
-fn a_panicking_backend_loses_nothing() {
-    struct Panics;
-    impl Backend for Panics {
-        fn submit(&self, _: Completion) -> Submitted {
-            panic!("on purpose");
+/// Panics at user data 13, in `submit`; does the others at once or keeps them; panics in `flush` if told so.
+#[derive(Default)]
+struct Panics {
+    held: Held,
+    keep: bool,
+    in_flush: bool,
+}
+
+impl Backend for Panics {
+    fn submit(&self, work: Completion) -> Submitted {
+        match work.request().user_data {
+            13 => panic!("on purpose"),
+            _ if self.keep => self.held.submit(work),
+            _ => Submitted::Done(work.finish(Ok(0))),
         }
     }
-    let context = Context::new(2, Panics).unwrap();
-    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| context.submit(nop(3))));
-    assert!(panicked.is_err());
-    let mut events = Vec::new();
-    assert_eq!(context.get_events(1, 1, None, &mut events), Ok(1));
-    assert_eq!((user_data(&events), context.outstanding()), (vec![3], 0));
+
+    fn flush(&self) {
+        assert!(!self.in_flush, "on purpose");
+    }
+}
+
+fn catch<R>(f: impl FnOnce() -> R) -> bool {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(f()))).is_err()
+}
+
+#[test]
+fn a_panicking_backend_loses_nothing() {
+    for keep in [false, true] {
+        let backend = Panics { keep, ..Panics::default() };
+        let held = backend.held.clone();
+        let context = Context::new(9, backend).unwrap();
+        assert!(catch(|| context.submit(nop(13))));
+        let mut batch: Vec<_> = [1, 2, 13, 4, 5].map(nop).into();
+        assert!(catch(|| context.submit_batch(&mut batch)));
+        assert_eq!(batch.iter().map(|request| request.user_data).collect::<Vec<_>>(), [4, 5]);
+        held.complete(|| Ok(0));
+        let mut events = Vec::new();
+        assert_eq!(context.get_events(4, 9, None, &mut events), Ok(4));
+        let mut got = user_data(&events);
+        got.sort_unstable();
+        assert_eq!((got, context.outstanding()), (vec![1, 2, 13, 13], 0));
+    }
+}
+
+#[test]
+fn a_table_survives_a_backend_that_panics_during_removal() {
+    let table = Table::new(1).unwrap();
+    let backend = Panics { in_flush: true, ..Panics::default() };
+    let handle = table.insert(Context::new(4, backend).unwrap()).unwrap();
+    thread::scope(|scope| {
+        let (entered, has_entered) = std::sync::mpsc::channel();
+        let table = &table;
+        let user = scope.spawn(move || {
+            let context = table.get(handle).unwrap();
+            entered.send(()).unwrap();
+            thread::sleep(Duration::from_millis(50));
+            context.capacity()
+        });
+        has_entered.recv().unwrap();
+        assert!(catch(|| table.remove(handle)));
+        assert_eq!(user.join().unwrap(), 4, "the entry outlives its users");
+    });
+    assert!(table.get(handle).is_none());
+}
+
+#[test]
+fn absurd_results_come_out_as_they_can() {
+    struct Says(fn() -> io::Result<usize>);
+    impl Backend for Says {
+        fn submit(&self, work: Completion) -> Submitted {
+            Submitted::Done(work.finish(self.0()))
+        }
+    }
+    let outcome = |says: fn() -> io::Result<usize>| {
+        let context = Context::new(1, Says(says)).unwrap();
+        context.submit(nop(0)).unwrap();
+        let mut events = Vec::new();
+        assert_eq!(context.get_events(1, 1, None, &mut events), Ok(1));
+        events.pop().unwrap().result.map_err(|error| error.raw_os_error())
+    };
+    assert_eq!(outcome(|| Ok(usize::MAX)), Ok(i64::MAX as usize));
+    assert_eq!(outcome(|| Ok(1 << 31)), Ok(1 << 31));
+    #[cfg(unix)]
+    {
+        assert_eq!(outcome(|| Err(io::Error::other("no number"))), Err(Some(libc::EIO)));
+        assert_eq!(outcome(|| Err(io::Error::from_raw_os_error(-7))), Err(Some(libc::EIO)));
+        assert_eq!(outcome(|| Err(io::Error::from_raw_os_error(i32::MAX))), Err(Some(i32::MAX)));
+    }
+}
+
+#[test]
+fn a_reader_that_wants_more_than_there_is_room_for_makes_room() {
+    let held = Held::default();
+    let context = Context::new(4, held.clone()).unwrap();
+    let stuck = {
+        context.submit(nop(100)).unwrap();
+        held.0.lock().unwrap().pop().unwrap()
+    };
+    thread::scope(|scope| {
+        let (context, held) = (&context, &held);
+        scope.spawn(move || {
+            for i in 0..10 {
+                while context.submit(nop(i)).is_err() {
+                    thread::sleep(Duration::from_millis(1));
+                }
+                held.complete(|| Ok(0));
+            }
+        });
+        let deadline = Some(Instant::now() + Duration::from_secs(20));
+        assert_eq!(context.get_events(10, 10, deadline, &mut Vec::new()), Ok(10));
+    });
+    drop(stuck);
+}
+
+#[test]
+fn what_one_call_returns_is_bounded() {
+    let context = Context::new(256, Null).unwrap();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                let _ = context.submit(nop(1));
+            }
+        });
+        for _ in 0..50 {
+            let mut events = Vec::new();
+            context.get_events(1, usize::MAX, Some(Instant::now()), &mut events).unwrap();
+            assert!(events.len() <= 256);
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn the_end_can_be_waited_for_again() {
+    let held = Held::default();
+    let context = Context::new(4, held.clone()).unwrap();
+    context.submit(nop(1)).unwrap();
+    assert_eq!(context.wait_destroyed(soon()), Err(DestroyError::TimedOut { in_flight: 0 }), "not begun");
+    assert!(context.destroy(soon()).is_err());
+    assert_eq!(context.wait_destroyed(soon()), Err(DestroyError::TimedOut { in_flight: 1 }));
+    held.complete(|| Ok(0));
+    assert_eq!(context.wait_destroyed(None), Ok(()));
 }
 
 #[test]
@@ -267,7 +397,12 @@ fn bad_capacities_are_named() {
     for capacity in [0, MAX_CAPACITY + 1, u32::MAX] {
         assert_eq!(Context::new(capacity, Null).unwrap_err(), CreateError::Capacity(capacity));
     }
-    assert_eq!(Context::with_lanes(1, 0, Null).unwrap().capacity(), 1);
+    for lanes in [0, MAX_LANES + 1, u32::MAX] {
+        assert_eq!(Context::with_lanes(1, lanes, Null).unwrap_err(), CreateError::Lanes(lanes));
+    }
+    for capacity in [0, u32::MAX] {
+        assert_eq!(Table::<Null>::new(capacity).unwrap_err(), CreateError::Capacity(capacity));
+    }
 }
 
 #[test]
@@ -286,7 +421,7 @@ fn no_thread_is_left_behind() {
 
 #[test]
 fn a_table_finds_only_what_it_holds() {
-    let table = Table::new(2);
+    let table = Table::new(2).unwrap();
     let a = table.insert(Context::new(1, Null).unwrap()).unwrap();
     let b = table.insert(Context::new(2, Null).unwrap()).unwrap();
     let full = table.insert(Context::new(3, Null).unwrap()).unwrap_err();
@@ -304,7 +439,7 @@ fn a_table_finds_only_what_it_holds() {
 
 #[test]
 fn removal_waits_for_users_and_wakes_sleepers() {
-    let table = Arc::new(Table::new(1));
+    let table = Arc::new(Table::new(1).unwrap());
     let handle = table.insert(Context::new(4, Null).unwrap()).unwrap();
     let sleepers: Vec<_> = (0..3)
         .map(|_| {

@@ -35,6 +35,8 @@ fn a_signal_ends_a_wait_that_has_nothing_and_no_other() {
                 }
             });
             let thread = tell.recv().unwrap();
+            // Asleep before the event comes: too little to wake for, and there when the signal does.
+            thread::sleep(Duration::from_millis(50));
             for _ in 0..already {
                 context.submit(Request::nop()).unwrap();
             }

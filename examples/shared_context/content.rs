@@ -2,7 +2,7 @@
 
 use indicatif::ProgressBar;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering::*};
 
@@ -71,6 +71,20 @@ impl Content {
         }
         bar.finish();
         Ok(Self { block, blocks: Blocks::Summed(sums) })
+    }
+
+    /// Reads the whole file and compares it.
+    pub fn check_all(&self, file: &File) -> io::Result<()> {
+        let mut file = io::BufReader::with_capacity(1 << 20, file);
+        file.seek(SeekFrom::Start(0))?;
+        let mut buf = vec![0; self.block];
+        for block in 0..self.count() {
+            file.read_exact(&mut buf)?;
+            if !self.check(Claim { block, version: self.version(block) }, &buf) {
+                return Err(io::Error::other(format!("block {block} does not hold what was last written")));
+            }
+        }
+        Ok(())
     }
 
     /// How many blocks there are.

@@ -18,6 +18,8 @@ pub struct Run<'a> {
     pub backend: Backend,
     pub file: &'a File,
     pub content: &'a Content,
+    /// Writes among a hundred requests.
+    pub writes: u32,
     pub duration: Duration,
 }
 
@@ -111,9 +113,13 @@ impl Run<'_> {
             }
             stop.store(true, Release);
             spares.iter().for_each(|spare| spare.came.notify_all());
-            let submitted = submitters.into_iter().map(|thread| thread.join().unwrap()).sum();
-            all.store(submitted, Release);
-            reapers.into_iter().try_for_each(|thread| thread.join().unwrap().map_err(Into::into))
+            let submitted: Option<u64> = submitters.into_iter().map(|thread| thread.join().ok()).sum();
+            // If a submitter panicked, readers stop at what they have.
+            all.store(submitted.unwrap_or(0), Release);
+            for reaper in reapers {
+                reaper.join().map_err(|_| "a reader panicked")??;
+            }
+            submitted.map(drop).ok_or_else(|| "a submitter panicked".into())
         })?;
         let seconds = begun.elapsed().as_secs_f64();
         let (cpu_after, switches_after) = usage();
@@ -149,7 +155,10 @@ impl Run<'_> {
                 std::mem::swap(&mut *requests, &mut ready);
                 continue;
             };
-            self.prepare(&mut request, thread, &mut random);
+            if !self.prepare(&mut request, thread, &mut random, stop) {
+                ready.push(request);
+                continue;
+            }
             while let Err(refused) = engine.submit(thread, request) {
                 request = refused;
                 thread::yield_now();
@@ -160,18 +169,21 @@ impl Run<'_> {
         submitted
     }
 
-    /// Makes a random read or write of a used request.
-    fn prepare(&self, request: &mut Request, thread: usize, random: &mut u64) {
+    /// Makes a random read or write of a used request; `false` if it was stopped before it found a block.
+    fn prepare(&self, request: &mut Request, thread: usize, random: &mut u64, stop: &AtomicBool) -> bool {
         let claim = loop {
+            if stop.load(Relaxed) {
+                return false;
+            }
             let block = (next(random) % u64::from(self.content.count())) as u32;
-            if self.arguments.writes == 0 {
+            if self.writes == 0 {
                 break Claim { block, version: 0 };
             }
             if let Some(claim) = self.content.claim(block) {
                 break claim;
             }
         };
-        let write = next(random) % 100 < u64::from(self.arguments.writes);
+        let write = next(random) % 100 < u64::from(self.writes);
         request.user_data = pack(thread, claim.block);
         let op = std::mem::replace(&mut request.op, Op::Nop);
         let (Op::Read { file, mut buf, .. } | Op::Write { file, mut buf, .. }) = op else {
@@ -184,6 +196,7 @@ impl Run<'_> {
         } else {
             Op::Read { file, buf, offset }
         };
+        true
     }
 
     /// One reader: checks every event and sends its request back, until all that were submitted have been
@@ -239,7 +252,7 @@ impl Run<'_> {
             }
             _ => (0, 0, false),
         };
-        if self.arguments.writes > 0 {
+        if self.writes > 0 {
             self.content.release(claim, written);
         }
         if right {

@@ -79,7 +79,7 @@ impl Completion {
     /// the context publishes what one call has finished together.
     pub fn finish(self, result: io::Result<usize>) -> Finished {
         let res = match result {
-            Ok(bytes) => bytes as i64,
+            Ok(bytes) => i64::try_from(bytes).unwrap_or(i64::MAX),
             Err(error) => -i64::from(error.raw_os_error().filter(|code| *code > 0).unwrap_or(code::UNKNOWN)),
         };
         let (shared, tag) = self.into_parts();

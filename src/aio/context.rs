@@ -2,8 +2,8 @@
 
 use super::shared::Shared;
 use super::{
-    Backend, BatchError, Completion, CreateError, DestroyError, Event, GetEventsError, Reason, Request,
-    SubmitError, Submitted,
+    Backend, BatchError, Completion, CreateError, DestroyError, Event, Finished, GetEventsError, Reason,
+    Request, SubmitError, Submitted,
 };
 use crate::cpu;
 use crate::refcount::Put;
@@ -17,6 +17,9 @@ use std::{fmt, mem};
 /// The largest capacity: 2²⁰ requests, which take 128 MiB.
 pub const MAX_CAPACITY: u32 = 1 << 20;
 
+/// The most completion lanes: more than any machine has CPUs.
+pub const MAX_LANES: u32 = 1 << 13;
+
 /// How many events of one batch are published together.
 const TOGETHER: usize = 64;
 
@@ -28,7 +31,7 @@ const TOGETHER: usize = 64;
 ///
 /// # Costs
 ///
-/// 128 bytes per request of capacity for its slot, 72 for its tag and its place in the lanes, and some 14
+/// 128 bytes per request of capacity for its slot, some 70 to 140 for its tag and its place in the lanes, and some 14
 /// padded lines per possible CPU. Two to four locked instructions per submit, three per completion, one to
 /// two per event read, all on this CPU's lines.
 ///
@@ -78,10 +81,14 @@ impl<B: Backend> Context<B> {
     ///
     /// # Errors
     ///
-    /// [`CreateError::Capacity`] if it is 0 or above [`MAX_CAPACITY`].
+    /// [`CreateError::Capacity`] if it is 0 or above [`MAX_CAPACITY`]; [`CreateError::Lanes`] if they are 0 or above
+    /// [`MAX_LANES`].
     pub fn with_lanes(capacity: u32, lanes: u32, backend: B) -> Result<Self, CreateError> {
         if !(1..=MAX_CAPACITY).contains(&capacity) {
             return Err(CreateError::Capacity(capacity));
+        }
+        if !(1..=MAX_LANES).contains(&lanes) {
+            return Err(CreateError::Lanes(lanes));
         }
         let shared = NonNull::from(Box::leak(Box::new(Shared::new(capacity, lanes))));
         Ok(Self { shared, backend })
@@ -139,37 +146,27 @@ impl<B: Backend> Context<B> {
     /// [`BatchError`] if the first one was not accepted; an empty batch is no error. To learn why a later
     /// one was not, submit the rest again.
     pub fn submit_batch(&self, batch: &mut Vec<Request>) -> Result<usize, BatchError> {
-        let mut events = [ring::Event::default(); TOGETHER];
-        let mut ready = 0;
-        let mut accepted = 0;
+        let mut progress = Progress { shared: self.shared, batch, accepted: 0, events: Events::new() };
         let mut stopped = None;
-        for place in batch.iter_mut() {
-            // The placeholder owns nothing, so that leaving it behind costs nothing.
-            match self.accept(mem::replace(place, Request::nop())) {
-                Ok(Submitted::Done(finished)) => {
-                    // What is not of this context publishes itself.
-                    if let Ok(event) = finished.into_event(self.shared) {
-                        events[ready] = event;
-                        ready += 1;
-                    }
-                }
+        while let Some(place) = progress.batch.get_mut(progress.accepted) {
+            // The placeholder owns nothing, so that leaving it behind costs nothing. Counted first: if the backend
+            // panics the request is no longer ours.
+            let request = mem::replace(place, Request::nop());
+            progress.accepted += 1;
+            match self.accept(request) {
+                Ok(Submitted::Done(finished)) => progress.events.push(self.shared, finished),
                 Ok(_) => {}
                 Err((request, reason)) => {
-                    *place = request;
+                    progress.accepted -= 1;
+                    progress.batch[progress.accepted] = request;
                     stopped = Some(reason);
                     break;
                 }
             }
-            accepted += 1;
-            if ready == TOGETHER {
-                // SAFETY: `into_event` gave us the tags and the references.
-                unsafe { Shared::publish(self.shared, &events[..mem::take(&mut ready)]) };
-            }
         }
-        // SAFETY: as above.
-        unsafe { Shared::publish(self.shared, &events[..ready]) };
+        let accepted = progress.accepted;
+        drop(progress);
         self.backend.flush();
-        batch.drain(..accepted);
         match stopped {
             Some(reason) if accepted == 0 => Err(BatchError(reason)),
             _ => Ok(accepted),
@@ -188,6 +185,8 @@ impl<B: Backend> Context<B> {
             return Err((request, Reason::Dying));
         }
         let Ok(tag) = shared.tags.take_raw() else {
+            // A reader that waits for more than there are would keep the room from us: what there is has to do.
+            shared.wait.notify(|| shared.enough());
             // SAFETY: the reference just taken.
             unsafe { Shared::release(self.shared, 1) };
             return Err((request, Reason::Full));
@@ -212,11 +211,12 @@ impl<B: Backend> Context<B> {
         }
     }
 
-    /// Reads events: appends at most `max` to `out` and returns how many. Sleeps until there are `min`, or
-    /// `deadline` has passed, or a signal handler has run, or the context is destroyed and has no more;
-    /// with a passed deadline, or `min` 0, it does not sleep.
+    /// Reads events: appends at most `max` to `out` and returns how many. Sleeps until it has `min`, or `deadline`
+    /// has passed, or the context is destroyed and has no more; with a passed deadline, or `min` 0, it does not
+    /// sleep. A signal handler ends the sleep, too, unless the system resumes it (`SA_RESTART` without a deadline).
     ///
-    /// Whatever ends it, events that were read are returned rather than an error.
+    /// Whatever ends it, events that were read are returned rather than an error. A reader that waits for more than
+    /// the capacity reads what there is whenever a submitter finds the context full.
     ///
     /// # Errors
     ///
@@ -235,6 +235,7 @@ impl<B: Backend> Context<B> {
         let mut read = 0;
         let mut backoff = hint::Backoff::default();
         let mut announced = false;
+        let mut interrupted = false;
         let ended = loop {
             // Before the look at the ring: every event of a context that is found finished is visible then.
             let finished = shared.is_finished();
@@ -244,10 +245,10 @@ impl<B: Backend> Context<B> {
             if finished && shared.queue.is_empty() {
                 break Some(GetEventsError::Dying);
             }
-            if read >= min {
-                break None;
+            if interrupted {
+                break Some(GetEventsError::Interrupted);
             }
-            if expired(deadline) {
+            if read >= min || expired(deadline) {
                 break None;
             }
             if backoff.wait() {
@@ -256,7 +257,7 @@ impl<B: Backend> Context<B> {
             // Not more than can be there, or nobody would ever wake us.
             let wanted = (min - read).min(self.capacity() as usize) as u32;
             let key = shared.wait.prepare_wait(wanted);
-            if shared.queue.len() >= wanted || shared.is_finished() {
+            if shared.enough() >= wanted || shared.is_finished() {
                 if mem::replace(&mut announced, true) {
                     // Not the first time: another reader holds the lane. Let it get on.
                     hint::contended();
@@ -265,15 +266,11 @@ impl<B: Backend> Context<B> {
                 continue;
             }
             announced = true;
-            match key.wait(deadline) {
-                Outcome::Woken | Outcome::TimedOut => {}
-                Outcome::Interrupted if read == 0 => break Some(GetEventsError::Interrupted),
-                Outcome::Interrupted => break None,
-            }
+            interrupted = key.wait(deadline) == Outcome::Interrupted;
         };
         if announced {
             // A wake-up that was meant for us is handed on, if there is something left to wake for.
-            shared.wait.notify(|| shared.queue.len());
+            shared.wait.notify(|| shared.enough());
         }
         match ended {
             Some(error) if read == 0 => Err(error),
@@ -292,10 +289,20 @@ impl<B: Backend> Context<B> {
         if !self.kill() {
             return Err(DestroyError::Already);
         }
+        self.wait_destroyed(deadline)
+    }
+
+    /// Waits until a context that is being destroyed, by whomever, has no request in flight, or until `deadline`.
+    /// Waits also for the destroying to begin.
+    ///
+    /// # Errors
+    ///
+    /// [`DestroyError::TimedOut`].
+    pub fn wait_destroyed(&self, deadline: Option<Instant>) -> Result<(), DestroyError> {
         if self.shared().finished.wait(deadline) {
             return Ok(());
         }
-        // Counted exactly since the kill; it may have become 0 since.
+        // Counted exactly once killed; it may have become 0 since.
         Err(DestroyError::TimedOut { in_flight: self.shared().reqs.count().unwrap_or(0) })
     }
 
@@ -310,6 +317,52 @@ impl<B: Backend> Context<B> {
         }
         self.backend.flush();
         true
+    }
+}
+
+/// A batch on its way in. Dropping it, also when a backend panics, hands over what is finished and removes from the
+/// batch what was accepted.
+struct Progress<'a> {
+    shared: NonNull<Shared>,
+    batch: &'a mut Vec<Request>,
+    accepted: usize,
+    events: Events,
+}
+
+impl Drop for Progress<'_> {
+    fn drop(&mut self) {
+        self.batch.drain(..self.accepted);
+        self.events.publish(self.shared);
+    }
+}
+
+/// Finished requests whose events are to be published together. Each comes with the duty to do so.
+struct Events {
+    events: [ring::Event; TOGETHER],
+    ready: usize,
+}
+
+impl Events {
+    fn new() -> Self {
+        Self { events: [ring::Event::default(); TOGETHER], ready: 0 }
+    }
+
+    #[inline]
+    fn push(&mut self, shared: NonNull<Shared>, finished: Finished) {
+        // What is not of this context publishes itself.
+        if let Ok(event) = finished.into_event(shared) {
+            self.events[self.ready] = event;
+            self.ready += 1;
+            if self.ready == TOGETHER {
+                self.publish(shared);
+            }
+        }
+    }
+
+    fn publish(&mut self, shared: NonNull<Shared>) {
+        let ready = mem::take(&mut self.ready);
+        // SAFETY: `into_event` gave us the tags and the references.
+        unsafe { Shared::publish(shared, &self.events[..ready]) };
     }
 }
 

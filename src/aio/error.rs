@@ -94,7 +94,7 @@ pub enum GetEventsError {
     },
     /// The context was destroyed, every request has completed and every event was read.
     Dying,
-    /// A signal handler ran before the first event came.
+    /// A signal handler ran while there was no event to return.
     Interrupted,
 }
 
@@ -116,7 +116,7 @@ impl error::Error for GetEventsError {}
 pub enum DestroyError {
     /// Somebody else destroys it, or has.
     Already,
-    /// Requests are still in flight. The context accepts no new ones; dropping it waits for them.
+    /// Requests are still in flight. The context accepts no new ones; `wait_destroyed` and dropping it wait for them.
     TimedOut {
         /// How many.
         in_flight: u64,
@@ -142,12 +142,17 @@ impl error::Error for DestroyError {}
 pub enum CreateError {
     /// The capacity is zero or above [`MAX_CAPACITY`](super::MAX_CAPACITY).
     Capacity(u32),
+    /// There are no completion lanes, or more than [`MAX_LANES`](super::MAX_LANES).
+    Lanes(u32),
 }
 
 impl fmt::Display for CreateError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self::Capacity(asked) = self;
-        write!(f, "`capacity` must be between 1 and {}, {asked} asked for", super::MAX_CAPACITY)
+        let (name, most, asked) = match self {
+            Self::Capacity(asked) => ("capacity", super::MAX_CAPACITY, asked),
+            Self::Lanes(asked) => ("lanes", super::MAX_LANES, asked),
+        };
+        write!(f, "`{name}` must be between 1 and {most}, {asked} asked for")
     }
 }
 

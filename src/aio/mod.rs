@@ -48,7 +48,7 @@ mod table;
 
 pub use backend::{Backend, Submitted};
 pub use completion::{Completion, Finished};
-pub use context::{Context, MAX_CAPACITY};
+pub use context::{Context, MAX_CAPACITY, MAX_LANES};
 pub use error::{Argument, BatchError, CreateError, DestroyError, GetEventsError, Reason, SubmitError};
 pub use request::{Event, MAX_SEGMENTS, Op, Request};
 pub use table::{Entered, Handle, Table, TableFull};

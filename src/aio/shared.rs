@@ -93,7 +93,7 @@ impl Shared {
     ///
     /// # Safety
     ///
-    /// As [`take`](Self::take), for as long as the pointer is used.
+    /// As [`take`](Self::take), for as long as the pointer is used. (A model sees the moment it is made.)
     #[inline]
     pub(super) unsafe fn slot(&self, tag: u32) -> *const Request {
         self.slots[tag as usize].with(|slot| {
@@ -129,7 +129,7 @@ impl Shared {
             let shared = unsafe { this.as_ref() };
             shared.queue.publish(events);
             // The last write of `publish` was the ring's swap.
-            shared.wait.notify_after_rmw(|| shared.queue.len());
+            shared.wait.notify_after_rmw(|| shared.enough());
         }
         // SAFETY: handed on from 1. This is the last act: a reader may have the events already, but the
         // context cannot be freed before.
@@ -168,8 +168,19 @@ impl Shared {
         finished.open();
     }
 
-    /// Moves up to `max` events to `out`.
+    /// How many events a sleeping reader may count on: those that are there, or any number if submitters find the
+    /// context full, because then more cannot come before these are read.
+    pub(super) fn enough(&self) -> u32 {
+        match self.queue.len() {
+            0 => 0,
+            _ if self.tags.is_starved() => u32::MAX,
+            len => len,
+        }
+    }
+
+    /// Moves up to `max` events to `out`, and not more than the capacity: submitters may be quicker than we are.
     pub(super) fn read(&self, max: usize, out: &mut Vec<Event>) -> usize {
+        let max = max.min(self.tags.total() as usize);
         let mut read = 0;
         loop {
             let chunk = (max - read).min(CHUNK);

@@ -1,6 +1,6 @@
 //! Contexts by number: [`Table`].
 
-use super::{Backend, Context};
+use super::{Backend, Context, CreateError, MAX_CAPACITY};
 use crate::refcount::{PerCpuRef, Put};
 use crate::sync::cell::UnsafeCell;
 use crate::sync::{Arc, EpochCell, Mutex, mo};
@@ -51,7 +51,7 @@ impl Handle {
 /// ```
 /// use ioctx::aio::{Context, Request, Table};
 /// use ioctx::backend::Null;
-/// let table = Table::new(16);
+/// let table = Table::new(16)?;
 /// let handle = table.insert(Context::new(8, Null)?)?;
 /// table.get(handle).unwrap().submit(Request::nop())?;
 /// let context = table.remove(handle).unwrap();
@@ -105,12 +105,19 @@ impl<B: Backend> std::error::Error for TableFull<B> {}
 
 impl<B: Backend + 'static> Table<B> {
     /// Room for `capacity` contexts.
-    pub fn new(capacity: u32) -> Self {
-        Self {
+    ///
+    /// # Errors
+    ///
+    /// [`CreateError::Capacity`] if it is 0 or above [`MAX_CAPACITY`].
+    pub fn new(capacity: u32) -> Result<Self, CreateError> {
+        if !(1..=MAX_CAPACITY).contains(&capacity) {
+            return Err(CreateError::Capacity(capacity));
+        }
+        Ok(Self {
             places: (0..capacity).map(|_| EpochCell::new()).collect(),
             // Generations start at 1, so that no handle is 0.
             free: Mutex::new((0..capacity).rev().map(|index| Place { index, generation: 1 }).collect()),
-        }
+        })
     }
 
     /// Takes a context in.
@@ -144,27 +151,30 @@ impl<B: Backend + 'static> Table<B> {
         })?
     }
 
-    /// Takes a context out: destroys it, waits for its requests and for those who are using it, and gives
-    /// it back with the events nobody has read. One caller gets it, the others `None`.
+    /// Takes a context out: destroys it, waits for its requests and for those who are using it, and gives it
+    /// back with the events nobody has read. One caller gets it, the others `None`.
     ///
     /// Waits for ever if the caller itself holds the context through [`get`](Self::get).
     pub fn remove(&self, handle: Handle) -> Option<Context<B>> {
         let place = self.places.get(handle.index())?;
-        // Acquire: pairs with `insert`. The next one in this place is ordered after us by the mutex over
-        // the free places.
+        // Acquire: pairs with `insert`. The next one in this place is ordered after us by the mutex over the free
+        // places.
         let taken =
             place.take(mo!("aio.table.take", Acquire), |entry| entry.generation == handle.generation())?;
         if let Some(Put::Zero) = taken.users.kill() {
             taken.left.open();
         }
+        // Dropped before `taken`, also if the backend panics: users point into the entry until they have left.
+        let users_left = UsersLeft(&taken.left);
         taken.context.with(|context| {
             // SAFETY: nobody takes it out but us, below.
-            let context = unsafe { (*context).as_ref() };
-            // Readers who sleep in it are woken by this when its last request has completed. An error says
-            // that a user was quicker.
-            let _ = context.expect("taken out by the remover only").destroy(None);
+            let context = unsafe { (*context).as_ref() }.expect("taken out by the remover only");
+            // Readers who sleep in it are woken when its last request has completed. Somebody may have begun to
+            // destroy it before us, and given up waiting.
+            let _ = context.destroy(None);
+            let _ = context.wait_destroyed(None);
         });
-        taken.left.wait(None);
+        drop(users_left);
         // SAFETY: no user is left and none can come, and one thread was given the entry.
         let context = taken.context.with_mut(|context| unsafe { (*context).take() });
         self.free.lock().push(Place {
@@ -172,6 +182,15 @@ impl<B: Backend + 'static> Table<B> {
             generation: handle.generation().wrapping_add(1).max(1),
         });
         context
+    }
+}
+
+/// Waits, when dropped, until the last user of an entry has left.
+struct UsersLeft<'a>(&'a Gate);
+
+impl Drop for UsersLeft<'_> {
+    fn drop(&mut self) {
+        self.0.wait(None);
     }
 }
 

@@ -7,7 +7,7 @@ use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// The most units one allocator can have: a stock's word keeps two bits for itself.
-pub(super) const MAX: u32 = 1 << 30;
+pub(super) const MAX: u32 = (1 << 30) - 1;
 
 /// Free units in bulk.
 pub(super) trait Pile {
@@ -38,17 +38,13 @@ pub(super) trait Stock: Sized {
 #[derive(Debug)]
 pub(super) struct Allocator<S: Stock> {
     stocks: PerCpu<S>,
-    shared: CachePadded<Shared<S::Pile>>,
+    /// Read by every put and by every take that its stock cannot serve; written when a sweep finds nothing, and when the
+    /// first unit after that comes back.
+    starved: CachePadded<AtomicBool>,
+    /// Written once per batch.
+    pool: CachePadded<Mutex<S::Pile>>,
     total: u32,
     batch: u32,
-}
-
-#[derive(Debug)]
-struct Shared<P> {
-    /// Read by every take that its stock cannot serve and by every put; written when a sweep finds nothing
-    /// and by the next put.
-    starved: AtomicBool,
-    pool: Mutex<P>,
 }
 
 /// `max(1, n / (4 * cpus))`: all stocks together hold at most about half of the units.
@@ -60,11 +56,12 @@ impl<S: Stock> Allocator<S> {
     /// All units of `pool` free, moved `batch` at a time.
     pub(super) fn new(pool: S::Pile, batch: u32) -> Self {
         let total = pool.len();
-        assert!(total <= MAX, "at most 2^30 credits");
+        assert!(total <= MAX, "less than 2^30 credits, {total} asked for");
         let batch = batch.clamp(1, total.max(1));
         Self {
-            stocks: PerCpu::new(|_| S::new(2 * batch)),
-            shared: CachePadded::new(Shared { starved: AtomicBool::new(false), pool: Mutex::new(pool) }),
+            stocks: PerCpu::new(|_| S::new((2 * batch).min(MAX))),
+            starved: CachePadded::new(AtomicBool::new(false)),
+            pool: CachePadded::new(Mutex::new(pool)),
             total,
             batch,
         }
@@ -89,10 +86,10 @@ impl<S: Stock> Allocator<S> {
         take: impl FnOnce(&mut S::Pile) -> R,
     ) -> Result<R, Exhausted> {
         // Relaxed: a put that is not seen here has not returned, so refusing is still right.
-        if self.shared.starved.load(Relaxed) && want > 0 {
+        if self.starved.load(Relaxed) && want > 0 {
             return Err(Exhausted);
         }
-        let mut pool = self.shared.pool.lock();
+        let mut pool = self.pool.lock();
         if pool.len() < want {
             self.sweep(&mut pool);
             if pool.len() < want {
@@ -107,11 +104,11 @@ impl<S: Stock> Allocator<S> {
     /// Puts units back, `put` adding them to the pool.
     #[cold]
     pub(super) fn put_to_pool(&self, put: impl FnOnce(&mut S::Pile)) {
-        let mut pool = self.shared.pool.lock();
+        let mut pool = self.pool.lock();
         put(&mut pool);
         // Also if nothing came: a spill that found the stock in use leaves a unit there, which the next
         // sweep must look for. Relaxed: the pool's mutex orders the mark's changes.
-        self.shared.starved.store(false, Relaxed);
+        self.starved.store(false, Relaxed);
     }
 
     /// Whether puts should go to the pool.
@@ -119,7 +116,7 @@ impl<S: Stock> Allocator<S> {
     pub(super) fn starved(&self) -> bool {
         // Relaxed: before a put it is a hint. After a put into a stock it sees the mark of every sweep that
         // reopened the stock before, because the put acquired the reopening.
-        self.shared.starved.load(Relaxed)
+        self.starved.load(Relaxed)
     }
 
     /// What follows a put that left `len` units in `stock`.
@@ -145,13 +142,13 @@ impl<S: Stock> Allocator<S> {
         self.stocks.iter().for_each(|stock| stock.close(pool));
         // Every stock is closed and every move needs the pool's lock: what is not in the pool is handed out.
         // Relaxed: published by the reopening of each stock, and by the pool's mutex.
-        self.shared.starved.store(pool.len() == 0, Relaxed);
+        self.starved.store(pool.len() == 0, Relaxed);
         self.stocks.iter().for_each(S::open);
     }
 
     /// How many units are free, at no particular moment unless nobody takes or puts.
     pub(super) fn free(&self) -> u32 {
-        let pool = self.shared.pool.lock();
+        let pool = self.pool.lock();
         pool.len() + self.stocks.iter().map(S::len).sum::<u32>()
     }
 }

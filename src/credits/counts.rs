@@ -31,11 +31,11 @@ use crate::sync::mo;
 pub struct Credits(Allocator<Count>);
 
 impl Credits {
-    /// `n` units (at most 2³⁰), moved in batches of `max(1, n / (4 * possible CPUs))`.
+    /// `n` units (fewer than 2³⁰), moved in batches of `max(1, n / (4 * possible CPUs))`.
     ///
     /// # Panics
     ///
-    /// If `n` is above 2³⁰.
+    /// If `n` is 2³⁰ or more.
     pub fn new(n: u32) -> Self {
         Self::with_batch(n, default_batch(n))
     }
@@ -44,7 +44,7 @@ impl Credits {
     ///
     /// # Panics
     ///
-    /// If `n` is above 2³⁰.
+    /// If `n` is 2³⁰ or more.
     pub fn with_batch(n: u32, batch: u32) -> Self {
         Self(Allocator::new(n, batch))
     }
@@ -53,7 +53,8 @@ impl Credits {
     ///
     /// # Errors
     ///
-    /// [`Exhausted`]: at one moment during the call fewer than `n` were free.
+    /// [`Exhausted`]: at one moment during the call fewer than `n` were free, not counting what a put that has not
+    /// returned yet brings.
     #[inline]
     pub fn try_take(&self, n: u32) -> Result<Credit<'_>, Exhausted> {
         if !self.0.local().take(n) {

@@ -14,7 +14,7 @@ use crate::sync::{hint, mo, thread};
 ///
 /// # Costs
 ///
-/// 128 bytes per possible CPU, 4 bytes per tag for the pool and as much again for the stocks. One locked
+/// 128 bytes per possible CPU, 4 bytes per tag for the pool and about 2 more for the stocks. One locked
 /// instruction per take and per put, plus a mutex per batch.
 ///
 /// # Examples
@@ -31,11 +31,11 @@ use crate::sync::{hint, mo, thread};
 pub struct Tags(Allocator<Stack>);
 
 impl Tags {
-    /// The tags `0..n` (at most 2³⁰), moved in batches of `max(1, n / (4 * possible CPUs))`.
+    /// The tags `0..n` (fewer than 2³⁰), moved in batches of `max(1, n / (4 * possible CPUs))`.
     ///
     /// # Panics
     ///
-    /// If `n` is above 2³⁰.
+    /// If `n` is 2³⁰ or more.
     pub fn new(n: u32) -> Self {
         Self::with_batch(n, default_batch(n))
     }
@@ -44,7 +44,7 @@ impl Tags {
     ///
     /// # Panics
     ///
-    /// If `n` is above 2³⁰.
+    /// If `n` is 2³⁰ or more.
     pub fn with_batch(n: u32, batch: u32) -> Self {
         Self(Allocator::new((0..n).rev().collect(), batch))
     }
@@ -53,7 +53,7 @@ impl Tags {
     ///
     /// # Errors
     ///
-    /// [`Exhausted`]: at one moment during the call none was free.
+    /// [`Exhausted`]: at one moment during the call none was free, not counting one whose put has not returned yet.
     #[inline]
     pub fn try_take(&self) -> Result<Tag<'_>, Exhausted> {
         self.take_raw().map(|index| Tag { tags: self, index })
@@ -71,6 +71,12 @@ impl Tags {
     /// Exact only while nobody takes or puts. Blocks on the pool's mutex.
     pub fn available(&self) -> u32 {
         self.0.free()
+    }
+
+    /// Whether the last one who asked found none, and none has come back since.
+    #[inline]
+    pub(crate) fn is_starved(&self) -> bool {
+        self.0.starved()
     }
 
     /// Takes a tag that does not give itself back.

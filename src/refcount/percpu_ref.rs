@@ -206,7 +206,7 @@ fn found(zero: bool) -> Put {
     Put::Zero
 }
 
-#[cfg(all(test, not(miri)))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::sync::{Arc, thread};

@@ -210,8 +210,9 @@ impl Ring {
             // Release: pairs with the load in `Reader::peek`; publishes the events.
             self.public_tail.store(end, mo!("ring.public.store", Release));
         }
-        // Release: pairs with the taking by the next publisher.
-        self.publisher.tail.swap(end, mo!("ring.tail.give", Release));
+        // Release: pairs with the taking by the next publisher. Acquire is not for ordering: it keeps a compiler from
+        // making a plain store of a swap whose result nobody uses, since this is the full fence that callers count on.
+        self.publisher.tail.swap(end, mo!("ring.tail.give", AcqRel));
         if n == 0 { Err(Refused::Full) } else { Ok(n as usize) }
     }
 
@@ -282,7 +283,7 @@ impl Reader<'_> {
     /// If more are given up than there are.
     #[inline]
     pub fn commit(&mut self, n: usize) {
-        // Relaxed: `peek` has acquired these events already, or there are none.
+        // Relaxed: a bound; who has peeked has acquired these events already.
         let tail = self.ring.public_tail.load(Relaxed);
         assert!(n <= distance(self.head, tail) as usize, "committed events that were not there");
         self.head = advance(self.head, n as u32);

@@ -13,16 +13,16 @@
 //!
 //! # Never overrun
 //!
-//! A publisher keeps a copy of the head beside the private tail and refreshes it only when the copy says
-//! "full", so it looks at the reader's line at most once per round of the ring. Whoever makes the ring as
-//! large as the number of events that can be outstanding never sees [`Refused::Full`].
+//! A publisher keeps a copy of the head beside the private tail and looks the true one up only when the copy shows too
+//! little room: once per round of a ring that its reader keeps up with. Whoever makes the ring as large as the number
+//! of events that can be outstanding never sees [`Refused::Full`].
 //!
 //! # Orderings
 //!
 //! | site | ordering | partner | what for |
 //! |---|---|---|---|
 //! | `ring.tail.take` | `Acquire` | `ring.tail.give` | the copy of the head, and the right to write slots |
-//! | `ring.tail.give` | `Release` | `ring.tail.take` | as above |
+//! | `ring.tail.give` | `AcqRel` | `ring.tail.take` | as above; `Acquire` only to keep it a swap |
 //! | `ring.public.store` | `Release` | `ring.public.load` | an index is published after its event |
 //! | `ring.public.load` | `Acquire` | `ring.public.store` | as above |
 //! | `ring.head.store` | `Release` | `ring.head.refresh`, `ring.len.head` | a slot is given up after it was read |

@@ -19,7 +19,8 @@ use crate::sync::{hint, thread};
 ///
 /// # Costs
 ///
-/// `64 * capacity` bytes, and four padded lines per lane. A reader looks at every lane.
+/// 64 bytes per event of capacity (32 with one lane), up to twice that where lanes are rounded up to powers of two,
+/// and four padded lines per lane. A reader looks at every lane.
 ///
 /// # Examples
 ///
@@ -87,6 +88,8 @@ impl CompletionQueue {
     }
 
     /// Publishes all of `events`. They are in order, and adjacent unless they had to be split between lanes.
+    ///
+    /// Waits, spinning and yielding, where there is no room: if more than the capacity is outstanding, until somebody reads.
     #[inline]
     pub fn publish(&self, events: &[Event]) {
         let mut left = events;

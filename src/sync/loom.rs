@@ -79,9 +79,9 @@ pub mod cell {
         }
     }
 
-    // SAFETY: the cells are reached only by the two methods above, whose callers rule out races; a value
-    // is moved between threads (`Send`), never shared in one cell while somebody writes it.
-    unsafe impl<T: Send> Sync for CellArray<T> {}
+    // SAFETY: the cells are reached only by the two methods above, whose callers rule out races. A value is moved
+    // between threads by a write and a read (`Send`), and read in place by several at once (`Sync`).
+    unsafe impl<T: Send + Sync> Sync for CellArray<T> {}
 }
 
 /// Spinning.
@@ -247,15 +247,25 @@ pub(crate) mod membarrier {
     }
 }
 
-/// A place that holds at most one value, replaced while others read it.
+/// A place that holds at most one value, replaced while others read it; what is taken out lives on until they have
+/// finished, and no longer.
 ///
-/// What is taken out lives as long as the cell: later than outside loom, where `crossbeam-epoch`, which has
-/// models of its own, frees it once nobody can be reading it.
+/// `crossbeam-epoch` frees a little later than this does, and its own accesses are checked by its own models.
 #[derive(Debug)]
 pub(crate) struct EpochCell<T> {
     word: loom::sync::atomic::AtomicPtr<T>,
-    /// Everything that was ever put in.
-    values: std::sync::Mutex<Vec<*mut T>>,
+    /// Bumped by every pin and unpin, as the real one is fenced there: who pins after a value was freed sees that it
+    /// was taken out.
+    order: loom::sync::atomic::AtomicUsize,
+    epoch: std::sync::Mutex<Epoch<T>>,
+}
+
+#[derive(Debug)]
+struct Epoch<T> {
+    /// Calls of `read` and `take` under way.
+    pinned: usize,
+    /// Taken out, and to be freed when nothing is under way.
+    garbage: Vec<*mut T>,
 }
 
 // SAFETY: the pointers are owned by the cell and lead to values that may be sent and shared.
@@ -263,26 +273,49 @@ unsafe impl<T: Send + Sync> Send for EpochCell<T> {}
 // SAFETY: as above.
 unsafe impl<T: Send + Sync> Sync for EpochCell<T> {}
 
+/// Keeps what is taken out alive.
+struct Pin<'a, T>(&'a EpochCell<T>);
+
+impl<T> Drop for Pin<'_, T> {
+    fn drop(&mut self) {
+        self.0.order.fetch_add(1, atomic::Ordering::AcqRel);
+        let mut epoch = self.0.epoch.lock().unwrap();
+        epoch.pinned -= 1;
+        let garbage = if epoch.pinned == 0 { std::mem::take(&mut epoch.garbage) } else { Vec::new() };
+        drop(epoch);
+        for value in garbage {
+            // SAFETY: boxed by `put`, taken out once, and nobody is reading.
+            drop(unsafe { Box::from_raw(value) });
+        }
+    }
+}
+
 impl<T: Send + Sync + 'static> EpochCell<T> {
     /// Empty.
     pub(crate) fn new() -> Self {
         Self {
             word: loom::sync::atomic::AtomicPtr::new(std::ptr::null_mut()),
-            values: std::sync::Mutex::new(Vec::new()),
+            order: loom::sync::atomic::AtomicUsize::new(0),
+            epoch: std::sync::Mutex::new(Epoch { pinned: 0, garbage: Vec::new() }),
         }
+    }
+
+    fn pin(&self) -> Pin<'_, T> {
+        self.order.fetch_add(1, atomic::Ordering::AcqRel);
+        self.epoch.lock().unwrap().pinned += 1;
+        Pin(self)
     }
 
     /// Calls `f` with the value, if there is one.
     pub(crate) fn read<R>(&self, order: atomic::Ordering, f: impl FnOnce(&T) -> R) -> Option<R> {
-        // SAFETY: null, or a value that lives as long as the cell.
+        let _pin = self.pin();
+        // SAFETY: null, or a value that lives while we are pinned.
         unsafe { self.word.load(order).as_ref() }.map(f)
     }
 
     /// Puts a value into the empty cell. The caller sees to it that nobody else does.
     pub(crate) fn put(&self, value: T, order: atomic::Ordering) {
-        let value = Box::into_raw(Box::new(value));
-        self.values.lock().unwrap().push(value);
-        self.word.store(value, order);
+        self.word.store(Box::into_raw(Box::new(value)), order);
     }
 
     /// Takes the value out if it is the one that `wanted` means. One caller gets it.
@@ -291,33 +324,45 @@ impl<T: Send + Sync + 'static> EpochCell<T> {
         order: atomic::Ordering,
         wanted: impl FnOnce(&T) -> bool,
     ) -> Option<Taken<'_, T>> {
+        let _pin = self.pin();
         let value = self.word.load(order);
         // SAFETY: as in `read`.
         unsafe { value.as_ref() }.filter(|value| wanted(value))?;
         let null = std::ptr::null_mut();
         self.word.compare_exchange(value, null, order, atomic::Ordering::Relaxed).ok()?;
-        // SAFETY: not null, and lives as long as the cell.
-        Some(Taken(unsafe { &*value }))
+        Some(Taken { cell: self, value })
     }
 }
 
 impl<T> Drop for EpochCell<T> {
     fn drop(&mut self) {
-        for value in self.values.get_mut().unwrap().drain(..) {
-            // SAFETY: boxed by `put`, and freed nowhere else.
+        let value = self.word.with_mut(|value| *value);
+        if !value.is_null() {
+            // SAFETY: boxed by `put` and not taken out.
             drop(unsafe { Box::from_raw(value) });
         }
     }
 }
 
-/// A value that was taken out of its cell by this thread.
+/// A value that was taken out of its cell by this thread, and that others may still be reading.
 #[derive(Debug)]
-pub(crate) struct Taken<'a, T>(&'a T);
+pub(crate) struct Taken<'a, T: Send + Sync + 'static> {
+    cell: &'a EpochCell<T>,
+    value: *mut T,
+}
 
-impl<T> std::ops::Deref for Taken<'_, T> {
+impl<T: Send + Sync + 'static> std::ops::Deref for Taken<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        self.0
+        // SAFETY: freed only after our `drop`.
+        unsafe { &*self.value }
+    }
+}
+
+impl<T: Send + Sync + 'static> Drop for Taken<'_, T> {
+    fn drop(&mut self) {
+        let _pin = self.cell.pin();
+        self.cell.epoch.lock().unwrap().garbage.push(self.value);
     }
 }

@@ -2,9 +2,7 @@
 
 /// Atomics and fences.
 pub mod atomic {
-    pub use std::sync::atomic::{
-        AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering, compiler_fence, fence,
-    };
+    pub use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 
     /// Frees a word that was taken by `swap`: a plain store.
     #[inline(always)]
@@ -23,9 +21,9 @@ pub mod atomic {
     /// x86 executes every locked instruction as a full fence, so there only the compiler must be
     /// stopped. Miri checks the abstract machine, which knows no such rule.
     #[inline(always)]
-    pub fn after_rmw(order: Ordering) {
+    pub(crate) fn after_rmw(order: Ordering) {
         if cfg!(all(any(target_arch = "x86", target_arch = "x86_64"), not(miri))) {
-            compiler_fence(order);
+            std::sync::atomic::compiler_fence(order);
         } else {
             fence(order);
         }
@@ -120,9 +118,9 @@ pub mod cell {
         }
     }
 
-    // SAFETY: the cells are reached only by the two methods above, whose callers rule out races; a value
-    // is moved between threads (`Send`), never shared in one cell while somebody writes it.
-    unsafe impl<T: Send> Sync for CellArray<T> {}
+    // SAFETY: the cells are reached only by the two methods above, whose callers rule out races. A value is moved
+    // between threads by a write and a read (`Send`), and read in place by several at once (`Sync`).
+    unsafe impl<T: Send + Sync> Sync for CellArray<T> {}
 }
 
 /// Spinning.

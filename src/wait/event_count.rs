@@ -14,9 +14,9 @@ const NOBODY: u32 = u32::MAX;
 /// wait-free then. With sleepers it blocks on a mutex, and only if what the most modest of them wants is
 /// there. The count of events is not kept here: both sides look it up where the events are.
 ///
-/// Sleepers are exclusive: an event that one was woken for is not counted for the next. So a sleeper that
-/// was woken and leaves events behind has to call [`notify`](Self::notify) itself. One that was picked but
-/// never slept hands on by dropping its key.
+/// Sleepers are exclusive: an event that one was woken for is not counted for the next. So whoever was woken and
+/// leaves events behind, be it to go away or to sleep again, has to call [`notify`](Self::notify) itself. One that was
+/// picked but never slept hands on by dropping its key.
 ///
 /// # Examples
 ///
@@ -165,18 +165,6 @@ impl EventCount {
         woken.iter().for_each(|parker| parker.unpark());
     }
 
-    /// Hands on a wake-up whose sleeper did not sleep: the oldest of the others wakes and looks for itself.
-    #[cold]
-    fn wake_oldest(&self) {
-        let mut sleepers = self.sleepers.lock();
-        let oldest = (!sleepers.queue.is_empty()).then(|| sleepers.queue.remove(0));
-        self.publish_wanted(&sleepers);
-        drop(sleepers);
-        if let Some(oldest) = oldest {
-            oldest.parker.unpark();
-        }
-    }
-
     /// Brings `wanted` up to date with the locked list.
     fn publish_wanted(&self, sleepers: &Sleepers) {
         let wanted = sleepers.queue.iter().map(|sleeper| sleeper.min).min().unwrap_or(NOBODY);
@@ -231,7 +219,8 @@ impl Key<'_> {
 impl Drop for Key<'_> {
     fn drop(&mut self) {
         if self.listed && !self.unlink() {
-            self.events.wake_oldest();
+            // The events that were counted for this sleeper are there for others: each looks for itself.
+            self.events.wake(|| u32::MAX);
         }
     }
 }
@@ -278,10 +267,11 @@ mod tests {
     #[test]
     fn who_was_picked_and_does_not_sleep_hands_on() {
         let events = EventCount::new();
-        let [first, second] = [1, 1].map(|min| events.prepare_wait(min));
+        let [greedy, first, second] = [5, 1, 1].map(|min| events.prepare_wait(min));
         events.notify(|| 1);
         drop(first);
         assert_eq!(second.wait(soon()), Outcome::Woken);
+        assert_eq!(greedy.wait(soon()), Outcome::Woken, "everybody looks for himself");
     }
 
     #[test]

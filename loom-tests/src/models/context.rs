@@ -4,7 +4,7 @@ use crate::harness::{Model, nothing};
 use ioctx::aio::{Backend, Completion, Context, GetEventsError, Handle, Reason, Request, Submitted, Table};
 use ioctx::backend::Null;
 use ioctx::sync::model::set_cpu;
-use ioctx::sync::{Arc, Mutex, thread};
+use ioctx::sync::{Arc, Mutex, hint, thread};
 
 /// Keeps requests until somebody completes them.
 #[derive(Default)]
@@ -79,7 +79,7 @@ pub(super) fn models() -> Vec<Model> {
         },
         Model {
             name: "context.two_submitters",
-            checks: "two submitters, one slot: both are served once the reader has read, none twice",
+            checks: "two submitters on two CPUs: neither is refused, nothing comes twice",
             bound: None,
             least: 36,
             body: || {
@@ -163,12 +163,63 @@ pub(super) fn models() -> Vec<Model> {
             after: nothing,
         },
         Model {
+            name: "context.refused_while_full",
+            checks: "a submitter that finds the context full wakes a reader that waits for more than there can be",
+            bound: Some(3),
+            least: 4543,
+            body: || {
+                let held = Arc::new(Held::default());
+                let context = Arc::new(Context::new(1, Later(Arc::clone(&held))).unwrap());
+                context.submit(nop(1)).unwrap();
+                let theirs = Arc::clone(&context);
+                let thread = thread::spawn(move || {
+                    set_cpu(1);
+                    held.0.lock().pop().unwrap().complete(Ok(0));
+                    // The room comes from the reader; how often it is asked for is bounded by its being woken.
+                    let mut request = nop(2);
+                    while let Err(refused) = theirs.submit(request) {
+                        request = refused.request;
+                        hint::contended();
+                        thread::yield_now();
+                    }
+                    held.0.lock().pop().unwrap().complete(Ok(0));
+                });
+                let mut events = Vec::new();
+                assert_eq!(context.get_events(2, 2, None, &mut events), Ok(2));
+                thread.join().unwrap();
+            },
+            after: nothing,
+        },
+        Model {
+            name: "context.two_readers",
+            checks: "two readers that sleep and two events: each is handed one, by publisher or by the other reader",
+            bound: Some(2),
+            least: 7718,
+            body: || {
+                let context = Arc::new(Context::new(2, Null).unwrap());
+                let readers = [0, 1].map(|cpu| {
+                    let context = Arc::clone(&context);
+                    thread::spawn(move || {
+                        set_cpu(cpu);
+                        let mut events = Vec::new();
+                        assert_eq!(context.get_events(1, 1, None, &mut events), Ok(1));
+                        events[0].request.user_data
+                    })
+                });
+                let mut batch = vec![nop(1), nop(2)];
+                assert_eq!(context.submit_batch(&mut batch).unwrap(), 2);
+                let got = readers.map(|reader| reader.join().unwrap());
+                assert_eq!(got[0] + got[1], 3);
+            },
+            after: nothing,
+        },
+        Model {
             name: "aio.table_get_remove",
             checks: "a look-up against the removal: the context is used whole, or not found; it is taken out after its users",
             bound: Some(3),
-            least: 1,
+            least: 161,
             body: || {
-                let table = Arc::new(Table::new(1));
+                let table = Arc::new(Table::new(1).unwrap());
                 let handle = table.insert(Context::new(1, Null).unwrap()).unwrap();
                 let theirs = Arc::clone(&table);
                 let thread = thread::spawn(move || {
@@ -186,9 +237,9 @@ pub(super) fn models() -> Vec<Model> {
             name: "aio.table_insert_guess",
             checks: "a look-up and a removal by a guessed handle against the insertion: nothing is found half made",
             bound: Some(3),
-            least: 1,
+            least: 903,
             body: || {
-                let table = Arc::new(Table::new(1));
+                let table = Arc::new(Table::new(1).unwrap());
                 let guess = Handle::from_raw(1 << 32);
                 let [user, remover] = [Arc::clone(&table), Arc::clone(&table)];
                 let user =
@@ -205,9 +256,9 @@ pub(super) fn models() -> Vec<Model> {
             name: "aio.table_remove_remove",
             checks: "two removers: one gets the context; the place is used again under another name",
             bound: Some(3),
-            least: 1,
+            least: 72,
             body: || {
-                let table = Arc::new(Table::new(1));
+                let table = Arc::new(Table::new(1).unwrap());
                 let handle = table.insert(Context::new(1, Null).unwrap()).unwrap();
                 let theirs = Arc::clone(&table);
                 let thread = thread::spawn(move || theirs.remove(handle).is_some());

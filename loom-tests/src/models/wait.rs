@@ -121,6 +121,26 @@ pub(super) fn models() -> Vec<Model> {
             after: nothing,
         },
         Model {
+            name: "wait.picked_and_dropped",
+            checks: "a sleeper that is picked but does not sleep hands on, past one that wants more than there is",
+            bound: Some(2),
+            least: 1454,
+            body: || {
+                let events = Arc::new(Events::default());
+                // Listed first and wants more than will come: it must not swallow the wake-up.
+                let greedy = events.sleepers.prepare_wait(5);
+                let theirs = Arc::clone(&events);
+                let fickle = thread::spawn(move || drop(theirs.sleepers.prepare_wait(1)));
+                let theirs = Arc::clone(&events);
+                let publisher = thread::spawn(move || theirs.publish(true));
+                events.sleep_until(1);
+                fickle.join().unwrap();
+                publisher.join().unwrap();
+                drop(greedy);
+            },
+            after: nothing,
+        },
+        Model {
             name: "wait.notify_all",
             checks: "a state that is stored before notify_all is seen by whoever does not sleep",
             bound: None,

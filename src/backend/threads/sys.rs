@@ -22,8 +22,9 @@ pub(super) fn execute(request: &mut Request) -> io::Result<usize> {
 pub(super) fn try_cached(request: &mut Request) -> Option<io::Result<usize>> {
     match &mut request.op {
         Op::Nop => Some(Ok(0)),
-        Op::Read { file, buf, offset } => os::read_cached(file, buf, *offset),
-        _ => None,
+        Op::Read { file, buf, offset } => os::read_cached(file, std::slice::from_mut(buf), *offset),
+        Op::ReadV { file, bufs, offset } => os::read_cached(file, bufs, *offset),
+        Op::Write { .. } | Op::WriteV { .. } | Op::Fsync { .. } | Op::Fdatasync { .. } => None,
     }
 }
 
@@ -71,15 +72,33 @@ mod os {
         retry(|| seekless(pwritev(file, &slices, offset), || writev(file, &slices)))
     }
 
-    /// A read that the page cache serves in full, or that finds the end of the file.
-    pub(super) fn read_cached(file: &File, buf: &mut [u8], offset: u64) -> Option<io::Result<usize>> {
-        let len = buf.len();
-        match preadv2(file, &mut [IoSliceMut::new(buf)], offset, ReadWriteFlags::NOWAIT) {
-            Ok(read) if read == len || read == 0 => Some(Ok(read)),
-            // Only the front is cached, or the file ends here, or this file or kernel cannot say: the pool
-            // finds out.
-            Ok(_) | Err(_) => None,
-        }
+    /// A read that the page cache serves in full. A short one may be the end of the file or the end of what is cached,
+    /// and some kernels answer 0 where data is not cached: there the pool reads again, all of it.
+    pub(super) fn read_cached(file: &File, bufs: &mut [Vec<u8>], offset: u64) -> Option<io::Result<usize>> {
+        let len: usize = bufs.iter().map(Vec::len).sum();
+        let mut one = [IoSliceMut::new(&mut [])];
+        let mut several = Vec::new();
+        let slices = match bufs {
+            [buf] => {
+                one[0] = IoSliceMut::new(buf);
+                &mut one[..]
+            }
+            bufs => {
+                several.extend(bufs.iter_mut().map(|buf| IoSliceMut::new(buf)));
+                &mut several[..]
+            }
+        };
+        let read = preadv2(file, slices, offset, ReadWriteFlags::NOWAIT).ok()?;
+        (read == len || (read > 0 && consumes(file))).then_some(Ok(read))
+    }
+
+    /// Whether what was read once cannot be read again, so that a short read has to stand.
+    #[cold]
+    fn consumes(file: &File) -> bool {
+        use rustix::fs::{FileType, fstat};
+        fstat(file).map_or(true, |stat| {
+            !matches!(FileType::from_raw_mode(stat.st_mode), FileType::RegularFile | FileType::BlockDevice)
+        })
     }
 }
 
@@ -96,16 +115,28 @@ mod os {
 
     pub(super) fn read_at(file: &File, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         #[cfg(unix)]
-        return file.read_at(buf, offset);
+        return match file.read_at(buf, offset) {
+            Err(error) if seekless(&error) => io::Read::read(&mut &*file, buf),
+            done => done,
+        };
         #[cfg(windows)]
         return file.seek_read(buf, offset);
     }
 
     pub(super) fn write_at(file: &File, buf: &[u8], offset: u64) -> io::Result<usize> {
         #[cfg(unix)]
-        return file.write_at(buf, offset);
+        return match file.write_at(buf, offset) {
+            Err(error) if seekless(&error) => io::Write::write(&mut &*file, buf),
+            done => done,
+        };
         #[cfg(windows)]
         return file.seek_write(buf, offset);
+    }
+
+    /// Whether the file cannot seek: then it is read and written without the offset.
+    #[cfg(unix)]
+    fn seekless(error: &io::Error) -> bool {
+        error.raw_os_error() == Some(rustix::io::Errno::SPIPE.raw_os_error())
     }
 
     pub(super) fn readv_at(file: &File, bufs: &mut [Vec<u8>], offset: u64) -> io::Result<usize> {
@@ -138,7 +169,7 @@ mod os {
         Ok(total)
     }
 
-    pub(super) fn read_cached(_: &File, _: &mut [u8], _: u64) -> Option<io::Result<usize>> {
+    pub(super) fn read_cached(_: &File, _: &mut [Vec<u8>], _: u64) -> Option<io::Result<usize>> {
         None
     }
 }

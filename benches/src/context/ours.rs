@@ -1,0 +1,46 @@
+//! Ours: a [`Context`](ioctx::Context) whose backend completes everything at once.
+
+use super::{CAPACITY, Context, READ};
+use ioctx::aio::{BatchError, Reason};
+use ioctx::backend::Null;
+use ioctx::{Event, Request};
+use std::io;
+
+impl Context for ioctx::Context<Null> {
+    type Submitter = Vec<Request>;
+    type Reaper = Vec<Event>;
+
+    fn open() -> io::Result<Self> {
+        Self::new(CAPACITY, Null).map_err(io::Error::other)
+    }
+
+    #[inline]
+    fn submit(&self, batch: &mut Vec<Request>, first: u64, count: usize) -> usize {
+        if count == 1 && batch.is_empty() {
+            return match self.submit(Request::nop().with_user_data(first)) {
+                Ok(()) => 1,
+                Err(refused) => full(&refused.reason),
+            };
+        }
+        // What was not accepted the last time is still there.
+        let next = first + batch.len() as u64..first + count as u64;
+        batch.extend(next.map(|number| Request::nop().with_user_data(number)));
+        self.submit_batch(batch).unwrap_or_else(|BatchError(reason)| full(&reason))
+    }
+
+    #[inline]
+    fn reap(&self, events: &mut Vec<Event>, min: usize, mut each: impl FnMut(u64)) -> usize {
+        let read = self.get_events(min, READ, None, events).expect("nobody interrupts or destroys");
+        for event in events.drain(..) {
+            assert!(event.result.is_ok(), "nothing cannot fail");
+            each(event.request.user_data);
+        }
+        read
+    }
+}
+
+/// The one reason to try again.
+fn full(reason: &Reason) -> usize {
+    assert!(matches!(reason, Reason::Full), "{reason}");
+    0
+}

@@ -1,0 +1,56 @@
+//! How far apart two CPUs are.
+
+use super::cpus;
+use super::stats::median;
+use super::together::{Place, spin_until, together};
+use ioctx::percpu::CachePadded;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering::*};
+use std::time::{Duration, Instant};
+
+/// Round trips that are timed together. Few, so that most bursts are not disturbed.
+const BURST: u64 = 50;
+const BURSTS: u64 = 50;
+/// What is enough if the CPUs are busy otherwise.
+const ENOUGH: Duration = Duration::from_millis(20);
+/// In place of a number: the end.
+const STOP: u64 = u64::MAX;
+
+/// The time a cache line takes from the first CPU to the last and back, in nanoseconds. `None` if there is one CPU only.
+///
+/// On a virtual machine it changes while one watches, with the real CPUs that the virtual ones are on; whatever
+/// passes lines between threads changes with it.
+pub fn line_round_trip() -> Option<f64> {
+    let [first, .., last] = *cpus() else { return None };
+    let line = CachePadded::new(AtomicU64::new(0));
+    let bursts = Mutex::new(Vec::new());
+    let serve = || {
+        let began = Instant::now();
+        for burst in 0..BURSTS {
+            let start = Instant::now();
+            for trip in burst * BURST..(burst + 1) * BURST {
+                line.store(2 * trip + 1, Release);
+                spin_until(|| line.load(Acquire) == 2 * trip + 2);
+            }
+            let elapsed = start.elapsed().as_nanos() as f64;
+            bursts.lock().expect("one thread uses it").push(elapsed / BURST as f64);
+            if began.elapsed() > ENOUGH {
+                break;
+            }
+        }
+        line.store(STOP, Release);
+    };
+    let give_back = || {
+        let mut seen = 0;
+        loop {
+            spin_until(|| line.load(Acquire) != seen);
+            match line.load(Acquire) {
+                STOP => return,
+                trip => seen = trip + 1,
+            }
+            line.store(seen, Release);
+        }
+    };
+    together(&[Place::On(first), Place::On(last)], |side| if side == 0 { serve() } else { give_back() });
+    median(&bursts.into_inner().expect("one thread used it"))
+}
