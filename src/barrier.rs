@@ -89,8 +89,8 @@ pub fn light() {
 ///
 /// # Panics
 ///
-/// If the kernel granted membarrier to the process and a filter installed later takes it away: going on would be
-/// unsound.
+/// If the kernel granted membarrier to the process and a filter installed later takes it away: going on
+/// would be unsound.
 pub fn heavy() {
     let kind = kind();
     // SeqCst: pairs with a `light` that ran as a full fence, and with other calls of `heavy`.

@@ -15,7 +15,7 @@ pub fn possible() -> u32 {
     cpu::possible().max(1)
 }
 
-/// The CPU the calling thread runs on. Wait-free, 1 to 3 ns.
+/// The CPU the calling thread runs on. Wait-free, 0.5 to 3 ns.
 ///
 /// Where the system gives no CPU number, a number that stays with the thread, so that threads still
 /// spread.

@@ -137,7 +137,8 @@ impl Pool for SharedCas {
     }
 }
 
-/// One word for all, decremented first and incremented again if it was too much. May refuse while another thread is between the two.
+/// One word for all, decremented first and incremented again if it was too much. May refuse while another
+/// thread is between the two.
 #[derive(Debug)]
 pub struct SharedUndo(CachePadded<AtomicI64>);
 

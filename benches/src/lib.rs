@@ -5,10 +5,11 @@
 //! cargo bench -p ioctx-benches --bench ring -- --quick   # within a minute
 //! ```
 //!
-//! Each part has a module here: a trait that says what the contest is about, one small implementation per contender, and the one
-//! loop that all of them run. The bench target of the same name checks that every contender does the work, measures all of them
-//! interleaved, prints a Markdown table per contest and writes `target/bench/NAME.json`. The target `headline` runs the same
-//! loops on one thread under criterion.
+//! Each part has a module here: a trait that says what the contest is about, one small implementation per
+//! contender, and the one loop that all of them run. The bench target of the same name checks that every
+//! contender does the work, measures all of them interleaved, prints a Markdown table per contest and
+//! writes `target/bench/NAME.json`. The target `headline` runs the same loops on one thread under
+//! criterion.
 //!
 //! Only ratios within one run mean anything: see [`harness`] for why, and for what is done about noise.
 

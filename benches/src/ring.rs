@@ -15,7 +15,8 @@ pub const SLOTS: u32 = 1024;
 /// How many events the reader takes at a time, at the most.
 const READ: usize = 64;
 
-/// A bounded queue with any number of publishers and one reader. Neither blocks: the loops wait, all in the same way.
+/// A bounded queue with any number of publishers and one reader. Neither blocks: the loops wait, all in the
+/// same way.
 pub trait Queue: Send + Sync {
     /// One with [`SLOTS`] slots.
     fn new() -> Self;
@@ -168,8 +169,8 @@ pub fn check<Q: Queue>() {
     alone(&Q::new(), 16, 1000);
 }
 
-/// Ours, a ring per CPU. Half the capacity, since it has twice the slots: so all contenders have as many. When all are taken it waits by
-/// itself.
+/// Ours, a ring per CPU. Half the capacity, since it has twice the slots: so all contenders have as many.
+/// When all are taken it waits by itself.
 impl Queue for CompletionQueue {
     fn new() -> Self {
         Self::new(SLOTS / 2)

@@ -27,10 +27,11 @@ pub fn rings<B: Bell>(bell: &B, n: u64) {
     }
 }
 
-/// The other loop: two threads wake each other in turn, `n` times each, on the CPUs given. Returns the time it took.
+/// The other loop: two threads wake each other in turn, `n` times each, on the CPUs given. Returns the time
+/// it took.
 ///
-/// Between two CPUs it can happen that each finds the ball before it falls asleep, for a while: then the time is that of a cache line, and few
-/// context switches are counted.
+/// Between two CPUs it can happen that each finds the ball before it falls asleep, for a while: then the
+/// time is that of a cache line, and few context switches are counted.
 ///
 /// # Panics
 ///

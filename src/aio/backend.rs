@@ -27,8 +27,8 @@ pub enum Submitted {
 /// 5. Dropping the backend leaves no thread behind. The context drops it after its last request has
 ///    completed.
 ///
-/// 6. A panic goes through to the caller of the context. Requests that were accepted before it are as safe as any; the one
-///    on its way completes, since its completion is dropped.
+/// 6. A panic goes through to the caller of the context. Requests that were accepted before it are as safe
+///    as any; the one on its way completes, since its completion is dropped.
 ///
 /// # Examples
 ///

@@ -69,8 +69,8 @@ impl Completion {
         unsafe { &mut *self.shared().slot_mut(self.tag) }
     }
 
-    /// Completes the request: publishes its event and wakes who waits for it. An error that does not carry the
-    /// system's number is reported as `EIO`.
+    /// Completes the request: publishes its event and wakes who waits for it. An error that does not carry
+    /// the system's number is reported as `EIO`.
     pub fn complete(self, result: io::Result<usize>) {
         drop(self.finish(result));
     }
@@ -125,17 +125,21 @@ unsafe impl Send for Finished {}
 unsafe impl Sync for Finished {}
 
 impl Finished {
-    /// The event to publish, and with it the duty to publish it and then to release the request's
-    /// reference. Only for requests of `shared`.
-    pub(super) fn into_event(self, shared: NonNull<Shared>) -> Result<ring::Event, Self> {
-        if self.shared != shared {
-            return Err(self);
-        }
-        let event = self.event();
-        mem::forget(self);
-        Ok(event)
+    /// Whether this is a request of that context.
+    #[inline(always)]
+    pub(super) fn is_of(&self, shared: NonNull<Shared>) -> bool {
+        self.shared == shared
     }
 
+    /// The event to publish, and with it the duty to publish it and then to release the request's reference.
+    #[inline(always)]
+    pub(super) fn into_event(self) -> ring::Event {
+        let event = self.event();
+        mem::forget(self);
+        event
+    }
+
+    #[inline(always)]
     fn event(&self) -> ring::Event {
         ring::Event { data: self.tag.into(), obj: 0, res: self.res, res2: 0 }
     }
@@ -144,7 +148,7 @@ impl Finished {
 impl Drop for Finished {
     fn drop(&mut self) {
         // SAFETY: we hold the request's reference, which `publish` puts as its last act.
-        unsafe { Shared::publish(self.shared, &[self.event()]) };
+        unsafe { Shared::publish_one(self.shared, self.event()) };
     }
 }
 

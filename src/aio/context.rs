@@ -11,6 +11,7 @@ use crate::ring;
 use crate::sync::time::{Instant, expired};
 use crate::sync::{hint, thread};
 use crate::wait::Outcome;
+use std::mem::{ManuallyDrop, MaybeUninit};
 use std::ptr::NonNull;
 use std::{fmt, mem};
 
@@ -31,9 +32,9 @@ const TOGETHER: usize = 64;
 ///
 /// # Costs
 ///
-/// 128 bytes per request of capacity for its slot, some 70 to 140 for its tag and its place in the lanes, and some 14
-/// padded lines per possible CPU. Two to four locked instructions per submit, three per completion, one to
-/// two per event read, all on this CPU's lines.
+/// 128 bytes per request of capacity for its slot, some 70 to 140 for its tag and its place in the lanes,
+/// and some 14 padded lines per possible CPU. Two to four locked instructions per submit, three per
+/// completion, one to two per event read, all on this CPU's lines.
 ///
 /// # When not to use it
 ///
@@ -81,8 +82,8 @@ impl<B: Backend> Context<B> {
     ///
     /// # Errors
     ///
-    /// [`CreateError::Capacity`] if it is 0 or above [`MAX_CAPACITY`]; [`CreateError::Lanes`] if they are 0 or above
-    /// [`MAX_LANES`].
+    /// [`CreateError::Capacity`] if it is 0 or above [`MAX_CAPACITY`]; [`CreateError::Lanes`] if they are 0
+    /// or above [`MAX_LANES`].
     pub fn with_lanes(capacity: u32, lanes: u32, backend: B) -> Result<Self, CreateError> {
         if !(1..=MAX_CAPACITY).contains(&capacity) {
             return Err(CreateError::Capacity(capacity));
@@ -127,15 +128,16 @@ impl<B: Backend> Context<B> {
     /// [`SubmitError`] with the request: see [`Reason`].
     #[inline]
     pub fn submit(&self, request: Request) -> Result<(), SubmitError> {
-        let (request, reason) = match self.accept(request) {
+        let mut request = ManuallyDrop::new(request);
+        // SAFETY: 1. a whole request. 2. left alone unless it comes back.
+        match unsafe { self.accept(&raw mut *request) } {
             Ok(submitted) => {
                 drop(submitted);
                 self.backend.flush();
-                return Ok(());
+                Ok(())
             }
-            Err(refused) => refused,
-        };
-        Err(SubmitError { request, reason })
+            Err(reason) => Err(SubmitError { request: ManuallyDrop::into_inner(request), reason }),
+        }
     }
 
     /// Hands requests over, first to last, until one is not accepted. Those that were are removed from
@@ -146,19 +148,15 @@ impl<B: Backend> Context<B> {
     /// [`BatchError`] if the first one was not accepted; an empty batch is no error. To learn why a later
     /// one was not, submit the rest again.
     pub fn submit_batch(&self, batch: &mut Vec<Request>) -> Result<usize, BatchError> {
-        let mut progress = Progress { shared: self.shared, batch, accepted: 0, events: Events::new() };
+        let mut progress = Progress::new(self.shared, batch);
         let mut stopped = None;
-        while let Some(place) = progress.batch.get_mut(progress.accepted) {
-            // The placeholder owns nothing, so that leaving it behind costs nothing. Counted first: if the backend
-            // panics the request is no longer ours.
-            let request = mem::replace(place, Request::nop());
-            progress.accepted += 1;
-            match self.accept(request) {
+        while let Some(request) = progress.next() {
+            // SAFETY: 1. a whole request. 2. passed over, unless it is given back to the batch.
+            match unsafe { self.accept(request) } {
                 Ok(Submitted::Done(finished)) => progress.events.push(self.shared, finished),
                 Ok(_) => {}
-                Err((request, reason)) => {
-                    progress.accepted -= 1;
-                    progress.batch[progress.accepted] = request;
+                Err(reason) => {
+                    progress.give_back();
                     stopped = Some(reason);
                     break;
                 }
@@ -173,50 +171,66 @@ impl<B: Backend> Context<B> {
         }
     }
 
-    /// Takes a request in and gives it to the backend.
-    #[inline]
-    fn accept(&self, request: Request) -> Result<Submitted, (Request, Reason)> {
-        if let Err(argument) = request.check() {
-            return Err((request, Reason::Invalid(argument)));
+    /// Moves the request at `request` in and gives it to the backend. On an error it is still, or again,
+    /// there.
+    ///
+    /// # Safety
+    ///
+    /// 1. `request` holds one.
+    /// 2. Unless this returns an error, it is not used there any more; also if this panics.
+    #[inline(always)]
+    unsafe fn accept(&self, request: *mut Request) -> Result<Submitted, Reason> {
+        // SAFETY: valid by 1.
+        if let Err(argument) = unsafe { (*request).check() } {
+            return Err(Reason::Invalid(argument));
         }
         let shared = self.shared();
         // Put by the completer, in `Shared::publish`; below if the request goes no further.
         if !shared.reqs.try_get_live(1) {
-            return Err((request, Reason::Dying));
+            return Err(Reason::Dying);
         }
         let Ok(tag) = shared.tags.take_raw() else {
-            // A reader that waits for more than there are would keep the room from us: what there is has to do.
-            shared.wait.notify(|| shared.enough());
-            // SAFETY: the reference just taken.
-            unsafe { Shared::release(self.shared, 1) };
-            return Err((request, Reason::Full));
+            return Err(self.full());
         };
-        // SAFETY: 1. the tag just taken is ours.
+        // SAFETY: 1. the tag just taken is ours, and nobody left anything in its slot. 2. by 1. and 2.
         unsafe { shared.fill(tag, request) };
         // SAFETY: 1. tag and reference are ours and are passed on. 2. just filled.
         match self.backend.submit(unsafe { Completion::new(self.shared, tag) }) {
             Submitted::Refused(work, error) if work.is(self.shared, tag) => {
                 work.into_parts();
-                // SAFETY: with the completion we have tag and slot back, and the reference.
-                let request = unsafe {
-                    let request = shared.take(tag);
+                // The slot is given up as it is: what is in it is, unchanged or not, what the caller gets
+                // back. SAFETY: with the completion we have tag and slot back, and the reference. The
+                // caller's place is free, and not shared.
+                unsafe {
+                    request.copy_from_nonoverlapping(shared.slot(tag), 1);
                     shared.tags.put_raw(tag);
                     Shared::release(self.shared, 1);
-                    request
-                };
-                Err((request, Reason::Refused(error)))
+                }
+                Err(Reason::Refused(error))
             }
             // Somebody else's completion, against the contract: dropped, it completes; ours is still out.
             submitted => Ok(submitted),
         }
     }
 
-    /// Reads events: appends at most `max` to `out` and returns how many. Sleeps until it has `min`, or `deadline`
-    /// has passed, or the context is destroyed and has no more; with a passed deadline, or `min` 0, it does not
-    /// sleep. A signal handler ends the sleep, too, unless the system resumes it (`SA_RESTART` without a deadline).
+    /// There was no tag: gives the reference back.
+    #[cold]
+    fn full(&self) -> Reason {
+        let shared = self.shared();
+        // A reader that waits for more than there are would keep the room from us: what there is has to do.
+        shared.wait.notify(|| shared.enough());
+        // SAFETY: the caller's reference.
+        unsafe { Shared::release(self.shared, 1) };
+        Reason::Full
+    }
+
+    /// Reads events: appends at most `max` to `out` and returns how many. Sleeps until it has `min`, or
+    /// `deadline` has passed, or the context is destroyed and has no more; with a passed deadline, or `min`
+    /// 0, it does not sleep. A signal handler ends the sleep, too, unless the system resumes it
+    /// (`SA_RESTART` without a deadline).
     ///
-    /// Whatever ends it, events that were read are returned rather than an error. A reader that waits for more than
-    /// the capacity reads what there is whenever a submitter finds the context full.
+    /// Whatever ends it, events that were read are returned rather than an error. A reader that waits for
+    /// more than the capacity reads what there is whenever a submitter finds the context full.
     ///
     /// # Errors
     ///
@@ -292,8 +306,8 @@ impl<B: Backend> Context<B> {
         self.wait_destroyed(deadline)
     }
 
-    /// Waits until a context that is being destroyed, by whomever, has no request in flight, or until `deadline`.
-    /// Waits also for the destroying to begin.
+    /// Waits until a context that is being destroyed, by whomever, has no request in flight, or until
+    /// `deadline`. Waits also for the destroying to begin.
     ///
     /// # Errors
     ///
@@ -320,38 +334,74 @@ impl<B: Backend> Context<B> {
     }
 }
 
-/// A batch on its way in. Dropping it, also when a backend panics, hands over what is finished and removes from the
-/// batch what was accepted.
+/// A batch on its way in. Dropping it, also when a backend panics, hands over what is finished and leaves
+/// in the batch what was not accepted.
 struct Progress<'a> {
     shared: NonNull<Shared>,
+    /// Its length is 0 meanwhile: requests before `accepted` are gone, those from there to `total` are
+    /// still in it.
     batch: &'a mut Vec<Request>,
     accepted: usize,
+    total: usize,
     events: Events,
+}
+
+impl<'a> Progress<'a> {
+    fn new(shared: NonNull<Shared>, batch: &'a mut Vec<Request>) -> Self {
+        let total = batch.len();
+        // SAFETY: shorter. Until our `drop` the elements are ours.
+        unsafe { batch.set_len(0) };
+        Self { shared, batch, accepted: 0, total, events: Events::new() }
+    }
+
+    /// The next request, which is no longer in the batch.
+    #[inline]
+    fn next(&mut self) -> Option<*mut Request> {
+        if self.accepted == self.total {
+            return None;
+        }
+        self.accepted += 1;
+        // SAFETY: within the elements it had.
+        Some(unsafe { self.batch.as_mut_ptr().add(self.accepted - 1) })
+    }
+
+    /// The last one is in the batch after all.
+    fn give_back(&mut self) {
+        self.accepted -= 1;
+    }
 }
 
 impl Drop for Progress<'_> {
     fn drop(&mut self) {
-        self.batch.drain(..self.accepted);
+        let left = self.total - self.accepted;
+        let start = self.batch.as_mut_ptr();
+        // SAFETY: the last `left` of the elements it had move to the front, and are what it has then.
+        unsafe {
+            start.copy_from(start.add(self.accepted), left);
+            self.batch.set_len(left);
+        }
         self.events.publish(self.shared);
     }
 }
 
 /// Finished requests whose events are to be published together. Each comes with the duty to do so.
 struct Events {
-    events: [ring::Event; TOGETHER],
+    events: [MaybeUninit<ring::Event>; TOGETHER],
+    /// How many have been written.
     ready: usize,
 }
 
 impl Events {
+    #[inline]
     fn new() -> Self {
-        Self { events: [ring::Event::default(); TOGETHER], ready: 0 }
+        Self { events: [const { MaybeUninit::uninit() }; TOGETHER], ready: 0 }
     }
 
     #[inline]
     fn push(&mut self, shared: NonNull<Shared>, finished: Finished) {
         // What is not of this context publishes itself.
-        if let Ok(event) = finished.into_event(shared) {
-            self.events[self.ready] = event;
+        if finished.is_of(shared) {
+            self.events[self.ready].write(finished.into_event());
             self.ready += 1;
             if self.ready == TOGETHER {
                 self.publish(shared);
@@ -360,9 +410,11 @@ impl Events {
     }
 
     fn publish(&mut self, shared: NonNull<Shared>) {
-        let ready = mem::take(&mut self.ready);
+        let ready = &self.events[..mem::take(&mut self.ready)];
+        // SAFETY: written; `MaybeUninit<T>` has the layout of `T`.
+        let ready = unsafe { std::slice::from_raw_parts(ready.as_ptr().cast(), ready.len()) };
         // SAFETY: `into_event` gave us the tags and the references.
-        unsafe { Shared::publish(shared, &self.events[..ready]) };
+        unsafe { Shared::publish(shared, ready) };
     }
 }
 

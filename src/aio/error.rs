@@ -116,7 +116,8 @@ impl error::Error for GetEventsError {}
 pub enum DestroyError {
     /// Somebody else destroys it, or has.
     Already,
-    /// Requests are still in flight. The context accepts no new ones; `wait_destroyed` and dropping it wait for them.
+    /// Requests are still in flight. The context accepts no new ones; `wait_destroyed` and dropping it wait
+    /// for them.
     TimedOut {
         /// How many.
         in_flight: u64,

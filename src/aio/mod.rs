@@ -8,8 +8,8 @@
 //!
 //! 1. Every accepted request yields exactly one [`Event`]. One that is not accepted comes back to its
 //!    submitter, whole, with the reason.
-//! 2. A request owns its buffers and its file until its event has been handed over. Forgetting a [`Completion`]
-//!    leaks its request, and its context waits for it for ever.
+//! 2. A request owns its buffers and its file until its event has been handed over. Forgetting a
+//!    [`Completion`] leaks its request, and its context waits for it for ever.
 //! 3. Capacity bounds requests in flight *and* events not yet read: completing never waits for a reader.
 //! 4. [`Completion`] is the one way to finish a request, and consumes itself.
 //! 5. Destroying refuses new requests, waits for those in flight, and leaves their events to be read.
@@ -17,9 +17,9 @@
 //!
 //! # Signals and forks
 //!
-//! Nothing here may be called from a signal handler: it may interrupt the same code in the middle of a lock. After a
-//! fork the child has none of the threads that would complete its requests: it must neither use nor drop a context
-//! of its parent's that has requests in flight.
+//! Nothing here may be called from a signal handler: it may interrupt the same code in the middle of a
+//! lock. After a fork the child has none of the threads that would complete its requests: it must neither
+//! use nor drop a context of its parent's that has requests in flight.
 //!
 //! # What a submit writes
 //!

@@ -9,6 +9,7 @@ use crate::ring::{self, CompletionQueue};
 use crate::sync::Arc;
 use crate::sync::cell::UnsafeCell;
 use crate::wait::{EventCount, Gate};
+use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 
 /// How many tags a reader gives back at a time.
@@ -45,7 +46,24 @@ const _: () = {
 ///
 /// Touched only by the holder of its tag. The tag goes from submitter to completer with the `Completion`,
 /// and from completer to reader through the ring.
-type Slot = CachePadded<UnsafeCell<Option<Request>>>;
+type Slot = CachePadded<UnsafeCell<MaybeUninit<Request>>>;
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // Nothing is in flight any more: the requests that are left in slots are those whose events nobody
+        // has read.
+        self.queue.read(usize::MAX, |run| {
+            for event in run {
+                let mut request = MaybeUninit::uninit();
+                // SAFETY: as in `read`; filled then.
+                drop(unsafe {
+                    self.take(event.data as u32, request.as_mut_ptr());
+                    request.assume_init()
+                });
+            }
+        });
+    }
+}
 
 // SAFETY: every field but `slots` is `Sync`; a slot is reached by one thread at a time, and `Request` is
 // `Send`.
@@ -61,32 +79,36 @@ impl Shared {
             queue: CompletionQueue::with_lanes(capacity, lanes),
             wait: EventCount::new(),
             finished: Arc::new(Gate::new()),
-            slots: (0..capacity).map(|_| CachePadded::new(UnsafeCell::new(None))).collect(),
+            slots: (0..capacity).map(|_| CachePadded::new(UnsafeCell::new(MaybeUninit::uninit()))).collect(),
         }
     }
 
-    /// Puts `request` into the slot of `tag`.
+    /// Moves the request at `from` into the slot of `tag`.
     ///
     /// # Safety
     ///
-    /// 1. The caller owns `tag`.
+    /// 1. The caller owns `tag`, whose slot is empty.
+    /// 2. `from` holds a request, which is not used there any more.
     #[inline]
-    pub(super) unsafe fn fill(&self, tag: u32, request: Request) {
-        // SAFETY: ours by 1.
-        self.slots[tag as usize].with_mut(|slot| unsafe { *slot = Some(request) });
+    pub(super) unsafe fn fill(&self, tag: u32, from: *const Request) {
+        self.slots[tag as usize].with_mut(|slot| {
+            // SAFETY: valid by 2., ours by 1.; they do not overlap, since nobody else has a pointer into a
+            // slot.
+            unsafe { move_by_words(from, slot.cast()) };
+        });
     }
 
-    /// Takes the request out of the slot of `tag`.
+    /// Moves the request in the slot of `tag` to `to`.
     ///
     /// # Safety
     ///
     /// 1. The caller owns `tag`.
-    /// 2. The slot is filled.
+    /// 2. The slot is filled, and is empty from now on.
+    /// 3. `to` is valid for a request.
     #[inline]
-    pub(super) unsafe fn take(&self, tag: u32) -> Request {
-        // SAFETY: ours by 1.
-        let request = self.slots[tag as usize].with_mut(|slot| unsafe { (*slot).take() });
-        request.expect("a tag in flight names a request")
+    pub(super) unsafe fn take(&self, tag: u32, to: *mut Request) {
+        // SAFETY: ours by 1., filled by 2., valid by 3.; the slot is nobody's but ours.
+        self.slots[tag as usize].with(|slot| unsafe { move_by_words(slot.cast(), to) });
     }
 
     /// The request in the slot of `tag`, for reading.
@@ -97,9 +119,8 @@ impl Shared {
     #[inline]
     pub(super) unsafe fn slot(&self, tag: u32) -> *const Request {
         self.slots[tag as usize].with(|slot| {
-            // SAFETY: ours and filled, by the caller's promise.
-            let request = unsafe { (*slot).as_ref() };
-            std::ptr::from_ref(request.expect("a tag in flight names a request"))
+            // The pointer to what may be uninitialised is one to what is not, by the caller's promise.
+            slot.cast()
         })
     }
 
@@ -110,11 +131,7 @@ impl Shared {
     /// As [`take`](Self::take), for as long as the pointer is used.
     #[inline]
     pub(super) unsafe fn slot_mut(&self, tag: u32) -> *mut Request {
-        self.slots[tag as usize].with_mut(|slot| {
-            // SAFETY: ours and filled, by the caller's promise.
-            let request = unsafe { (*slot).as_mut() };
-            std::ptr::from_mut(request.expect("a tag in flight names a request"))
-        })
+        self.slots[tag as usize].with_mut(|slot| slot.cast())
     }
 
     /// Hands over the events of finished requests, wakes who waits for them, and puts the requests'
@@ -123,17 +140,41 @@ impl Shared {
     /// # Safety
     ///
     /// 1. The caller owns the tags that `events` name, and one `reqs` reference for each.
+    #[inline]
     pub(super) unsafe fn publish(this: NonNull<Self>, events: &[ring::Event]) {
+        // SAFETY: handed on.
+        unsafe { Self::publish_with(this, events.len() as u32, |queue| queue.publish(events)) };
+    }
+
+    /// [`publish`](Self::publish) for one event.
+    ///
+    /// # Safety
+    ///
+    /// As there.
+    #[inline]
+    pub(super) unsafe fn publish_one(this: NonNull<Self>, event: ring::Event) {
+        // SAFETY: handed on.
+        unsafe { Self::publish_with(this, 1, |queue| queue.publish_one(event)) };
+    }
+
+    /// # Safety
+    ///
+    /// As [`publish`](Self::publish), for the `n` events that `publish` publishes.
+    #[inline(always)]
+    unsafe fn publish_with(this: NonNull<Self>, n: u32, publish: impl FnOnce(&CompletionQueue)) {
+        if n == 0 {
+            return;
+        }
         {
             // SAFETY: the references of 1. keep it alive until `release`.
             let shared = unsafe { this.as_ref() };
-            shared.queue.publish(events);
+            publish(&shared.queue);
             // The last write of `publish` was the ring's swap.
             shared.wait.notify_after_rmw(|| shared.enough());
         }
         // SAFETY: handed on from 1. This is the last act: a reader may have the events already, but the
         // context cannot be freed before.
-        unsafe { Self::release(this, events.len() as u32) };
+        unsafe { Self::release(this, n) };
     }
 
     /// Puts `n` of the `reqs` references.
@@ -142,9 +183,6 @@ impl Shared {
     ///
     /// 1. The caller owns them.
     pub(super) unsafe fn release(this: NonNull<Self>, n: u32) {
-        if n == 0 {
-            return;
-        }
         // SAFETY: valid by the references themselves, until they are put.
         let put = unsafe { PerCpuRef::put_raw(&raw const (*this.as_ptr()).reqs, n) };
         if put == Put::Zero {
@@ -168,8 +206,8 @@ impl Shared {
         finished.open();
     }
 
-    /// How many events a sleeping reader may count on: those that are there, or any number if submitters find the
-    /// context full, because then more cannot come before these are read.
+    /// How many events a sleeping reader may count on: those that are there, or any number if submitters
+    /// find the context full, because then more cannot come before these are read.
     pub(super) fn enough(&self) -> u32 {
         match self.queue.len() {
             0 => 0,
@@ -178,29 +216,38 @@ impl Shared {
         }
     }
 
-    /// Moves up to `max` events to `out`, and not more than the capacity: submitters may be quicker than we are.
+    /// Moves up to `max` events to `out`, and not more than the capacity: submitters may be quicker than we
+    /// are.
     pub(super) fn read(&self, max: usize, out: &mut Vec<Event>) -> usize {
         let max = max.min(self.tags.total() as usize);
         let mut read = 0;
         loop {
             let chunk = (max - read).min(CHUNK);
-            let mut tags = [0; CHUNK];
+            let mut tags = [const { MaybeUninit::uninit() }; CHUNK];
             let mut n = 0;
             self.queue.read(chunk, |run| {
                 // First, because it may panic, and then nothing of the run is lost.
                 out.reserve(run.len());
                 for event in run {
                     let tag = event.data as u32;
-                    // SAFETY: the event hands its tag over to us, with a filled slot.
-                    let request = unsafe { self.take(tag) };
-                    out.push(Event { request, result: result(event.res) });
-                    tags[n] = tag;
+                    tags[n].write(tag);
                     n += 1;
+                    // SAFETY: there is room. The event hands its tag over to us, with a filled slot; then
+                    // both fields are written.
+                    unsafe {
+                        let end = out.as_mut_ptr().add(out.len());
+                        self.take(tag, &raw mut (*end).request);
+                        (&raw mut (*end).result).write(result(event.res));
+                        out.set_len(out.len() + 1);
+                    }
                 }
             });
             // Only now, when the lanes have their slots back: whoever takes these tags must find room to
             // complete.
-            tags[..n].iter().for_each(|tag| self.tags.put_raw(*tag));
+            if n > 0 {
+                // SAFETY: the first `n` were written; `MaybeUninit<T>` has the layout of `T`.
+                self.tags.put_all_raw(unsafe { std::slice::from_raw_parts(tags.as_ptr().cast(), n) });
+            }
             read += n;
             if n < chunk || read == max {
                 return read;
@@ -211,5 +258,26 @@ impl Shared {
     /// Whether no request is in flight and none can be submitted.
     pub(super) fn is_finished(&self) -> bool {
         self.reqs.is_zero()
+    }
+}
+
+/// Moves a value, one word at a time.
+///
+/// A request has usually been written field by field just before it is moved. Loaded in larger pieces,
+/// which is how the compiler would copy it, each piece waits until the stores that make it up have left the
+/// store buffer: some 5 ns each.
+///
+/// # Safety
+///
+/// 1. `from` holds a value, which is not used there any more.
+/// 2. `to` is valid for writing one, and does not overlap.
+#[inline(always)]
+unsafe fn move_by_words<T>(from: *const T, to: *mut T) {
+    // A pointer, so that what is moved keeps its provenance; perhaps uninitialised, since it may be padding.
+    type Word = MaybeUninit<*const ()>;
+    const { assert!(size_of::<T>().is_multiple_of(size_of::<Word>()) && align_of::<T>() >= align_of::<Word>()) };
+    for i in 0..size_of::<T>() / size_of::<Word>() {
+        // SAFETY: within the value, by 1. and 2., and aligned. Volatile keeps the loads apart.
+        unsafe { to.cast::<Word>().add(i).write(from.cast::<Word>().add(i).read_volatile()) };
     }
 }

@@ -157,20 +157,21 @@ impl<B: Backend + 'static> Table<B> {
     /// Waits for ever if the caller itself holds the context through [`get`](Self::get).
     pub fn remove(&self, handle: Handle) -> Option<Context<B>> {
         let place = self.places.get(handle.index())?;
-        // Acquire: pairs with `insert`. The next one in this place is ordered after us by the mutex over the free
-        // places.
+        // Acquire: pairs with `insert`. The next one in this place is ordered after us by the mutex over
+        // the free places.
         let taken =
             place.take(mo!("aio.table.take", Acquire), |entry| entry.generation == handle.generation())?;
         if let Some(Put::Zero) = taken.users.kill() {
             taken.left.open();
         }
-        // Dropped before `taken`, also if the backend panics: users point into the entry until they have left.
+        // Dropped before `taken`, also if the backend panics: users point into the entry until they have
+        // left.
         let users_left = UsersLeft(&taken.left);
         taken.context.with(|context| {
             // SAFETY: nobody takes it out but us, below.
             let context = unsafe { (*context).as_ref() }.expect("taken out by the remover only");
-            // Readers who sleep in it are woken when its last request has completed. Somebody may have begun to
-            // destroy it before us, and given up waiting.
+            // Readers who sleep in it are woken when its last request has completed. Somebody may have
+            // begun to destroy it before us, and given up waiting.
             let _ = context.destroy(None);
             let _ = context.wait_destroyed(None);
         });

@@ -38,8 +38,8 @@ pub(super) trait Stock: Sized {
 #[derive(Debug)]
 pub(super) struct Allocator<S: Stock> {
     stocks: PerCpu<S>,
-    /// Read by every put and by every take that its stock cannot serve; written when a sweep finds nothing, and when the
-    /// first unit after that comes back.
+    /// Read by every put and by every take that its stock cannot serve; written when a sweep finds nothing,
+    /// and when the first unit after that comes back.
     starved: CachePadded<AtomicBool>,
     /// Written once per batch.
     pool: CachePadded<Mutex<S::Pile>>,

@@ -53,8 +53,8 @@ impl Credits {
     ///
     /// # Errors
     ///
-    /// [`Exhausted`]: at one moment during the call fewer than `n` were free, not counting what a put that has not
-    /// returned yet brings.
+    /// [`Exhausted`]: at one moment during the call fewer than `n` were free, not counting what a put that
+    /// has not returned yet brings.
     #[inline]
     pub fn try_take(&self, n: u32) -> Result<Credit<'_>, Exhausted> {
         if !self.0.local().take(n) {

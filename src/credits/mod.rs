@@ -11,21 +11,22 @@
 //!
 //! # Exactness
 //!
-//! All `n` credits can be out at once, from any CPU. Before a take is refused, every stock is closed, emptied into
-//! the pool and reopened. While all are closed and the pool is locked nothing is on its way between the two, so what
-//! is not in the pool then is handed out, and stays so until its put has returned. The 2012 allocator, which this
-//! descends from, refused while up to half of its slots lay in the stocks of other CPUs.
+//! All `n` credits can be out at once, from any CPU. Before a take is refused, every stock is closed,
+//! emptied into the pool and reopened. While all are closed and the pool is locked nothing is on its way
+//! between the two, so what is not in the pool then is handed out, and stays so until its put has returned.
+//! The 2012 allocator, which this descends from, refused while up to half of its slots lay in the stocks of
+//! other CPUs.
 //!
-//! A pool found empty is marked *starved*. While it is, a take is refused by one load and a put goes straight to the
-//! pool, which ends the mark: whoever keeps asking an empty pool costs the others nothing. (Asking for more than the
-//! few that are free does: each refusal sweeps.)
+//! A pool found empty is marked *starved*. While it is, a take is refused by one load and a put goes
+//! straight to the pool, which ends the mark: whoever keeps asking an empty pool costs the others nothing.
+//! (Asking for more than the few that are free does: each refusal sweeps.)
 //!
 //! # Progress
 //!
-//! Takes and puts that a stock can serve are lock-free. Those that move a batch, or find the stock closed, block on
-//! the pool's mutex; so does the take that ends in a refusal. A sweep waits for whoever is in the middle of a take or
-//! put of a tag, a few instructions, and yields meanwhile: under a real-time scheduling class, where a yield does not
-//! let a lesser thread run, that thread must not be preempted for ever.
+//! Takes and puts that a stock can serve are lock-free. Those that move a batch, or find the stock closed,
+//! block on the pool's mutex; so does the take that ends in a refusal. A sweep waits for whoever is in the
+//! middle of a take or put of a tag, a few instructions, and yields meanwhile: under a real-time scheduling
+//! class, where a yield does not let a lesser thread run, that thread must not be preempted for ever.
 //!
 //! # Orderings
 //!

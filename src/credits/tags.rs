@@ -53,7 +53,8 @@ impl Tags {
     ///
     /// # Errors
     ///
-    /// [`Exhausted`]: at one moment during the call none was free, not counting one whose put has not returned yet.
+    /// [`Exhausted`]: at one moment during the call none was free, not counting one whose put has not
+    /// returned yet.
     #[inline]
     pub fn try_take(&self) -> Result<Tag<'_>, Exhausted> {
         self.take_raw().map(|index| Tag { tags: self, index })
@@ -91,13 +92,23 @@ impl Tags {
     /// Puts back a tag that [`take_raw`](Self::take_raw) returned and nobody has put back since.
     #[inline]
     pub(crate) fn put_raw(&self, tag: u32) {
+        self.put_all_raw(&[tag]);
+    }
+
+    /// [`put_raw`](Self::put_raw) for several, in one go.
+    #[inline]
+    pub(crate) fn put_all_raw(&self, tags: &[u32]) {
+        let mut left = tags;
         if !self.0.starved() {
             let stock = self.0.local();
-            if let Some(len) = stock.put(tag) {
-                return self.0.after_put(stock, len);
+            if let Some((fit, len)) = stock.put(tags) {
+                left = &tags[fit..];
+                self.0.after_put(stock, len);
             }
         }
-        self.0.put_to_pool(|pool| pool.push(tag));
+        if !left.is_empty() {
+            self.0.put_to_pool(|pool| pool.extend_from_slice(left));
+        }
     }
 }
 
@@ -162,11 +173,17 @@ impl Stack {
         self.busy(|tags| tags.pop(), |len| len > 0).map(|(tag, _)| tag.expect("there is one"))
     }
 
-    /// Puts a tag in and returns how many are there now; `None` if it is closed, in use or full.
+    /// Puts in as many of `tags` as there is room for; returns how many, and how many are there now. `None`
+    /// if it is closed, in use or full.
     #[inline]
-    fn put(&self, tag: u32) -> Option<u32> {
-        // `push` does not allocate: the vector was made with room for `limit`.
-        self.busy(|tags| tags.push(tag), |len| len < self.limit).map(|((), len)| len)
+    fn put(&self, tags: &[u32]) -> Option<(usize, u32)> {
+        let put = |stack: &mut Vec<u32>| {
+            // Does not allocate: the vector was made with room for `limit`.
+            let fit = tags.len().min(self.limit as usize - stack.len());
+            stack.extend_from_slice(&tags[..fit]);
+            fit
+        };
+        self.busy(put, |len| len < self.limit)
     }
 
     /// Runs `f` on the tags if they can be had at once and there are as many as `fits` likes. Returns

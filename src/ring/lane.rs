@@ -170,7 +170,7 @@ impl Ring {
     /// [`Refused`]: nothing was published.
     #[inline]
     pub fn try_publish(&self, event: Event) -> Result<(), Refused> {
-        self.try_publish_batch(std::slice::from_ref(&event)).map(drop)
+        self.publish_with(1, |_| event).map(drop)
     }
 
     /// Publishes the first of `events`, as many as there are free slots, and returns how many. They are
@@ -183,9 +183,16 @@ impl Ring {
     /// [`Refused`]: nothing was published, though there was something to publish.
     #[inline]
     pub fn try_publish_batch(&self, events: &[Event]) -> Result<usize, Refused> {
-        if events.is_empty() {
-            return Ok(0);
+        match events.len().try_into().unwrap_or(u32::MAX) {
+            0 => Ok(0),
+            wanted => self.publish_with(wanted, |i| events[i as usize]),
         }
+    }
+
+    /// Publishes up to `wanted` events (at least 1). Each is asked for when its slot is at hand, so that it
+    /// is made in place.
+    #[inline(always)]
+    fn publish_with(&self, wanted: u32, event: impl Fn(u32) -> Event) -> Result<usize, Refused> {
         // Relaxed: look before swapping, so as not to steal the line from a publisher who is about to give
         // back.
         if glance(&self.publisher.tail) == BUSY {
@@ -197,21 +204,21 @@ impl Ring {
         if tail == BUSY {
             return Err(Refused::Busy);
         }
-        let wanted = events.len().try_into().unwrap_or(u32::MAX);
         let n = self.room(tail, wanted).min(wanted);
-        for (i, event) in (0..n).zip(events) {
+        for i in 0..n {
             // SAFETY: 1. masked. 2. `room` says that the slot is free: its last event was read and
             // committed, which happens before through `ring.head`, now or in an earlier publisher; no other
             // publisher holds the tail, and readers stay below the public tail.
-            unsafe { self.slots.write((advance(tail, i) & self.mask) as usize, *event) };
+            unsafe { self.slots.write((advance(tail, i) & self.mask) as usize, event(i)) };
         }
         let end = advance(tail, n);
         if n > 0 {
             // Release: pairs with the load in `Reader::peek`; publishes the events.
             self.public_tail.store(end, mo!("ring.public.store", Release));
         }
-        // Release: pairs with the taking by the next publisher. Acquire is not for ordering: it keeps a compiler from
-        // making a plain store of a swap whose result nobody uses, since this is the full fence that callers count on.
+        // Release: pairs with the taking by the next publisher. Acquire is not for ordering: it keeps a
+        // compiler from making a plain store of a swap whose result nobody uses, since this is the full
+        // fence that callers count on.
         self.publisher.tail.swap(end, mo!("ring.tail.give", AcqRel));
         if n == 0 { Err(Refused::Full) } else { Ok(n as usize) }
     }

@@ -13,9 +13,9 @@
 //!
 //! # Never overrun
 //!
-//! A publisher keeps a copy of the head beside the private tail and looks the true one up only when the copy shows too
-//! little room: once per round of a ring that its reader keeps up with. Whoever makes the ring as large as the number
-//! of events that can be outstanding never sees [`Refused::Full`].
+//! A publisher keeps a copy of the head beside the private tail and looks the true one up only when the
+//! copy shows too little room: once per round of a ring that its reader keeps up with. Whoever makes the
+//! ring as large as the number of events that can be outstanding never sees [`Refused::Full`].
 //!
 //! # Orderings
 //!

@@ -8,19 +8,19 @@ use crate::sync::{hint, thread};
 
 /// Rings that are read as one: a lane per CPU, so that publishers on different CPUs do not meet.
 ///
-/// A publisher starts at its CPU's lane and takes the next one if that is in use or full. The lanes together
-/// hold twice what was asked for: as long as no more than `capacity` events are outstanding, and publishers
-/// preempted in the middle of [`publish`](Self::publish) hold no more than half of the lanes, the others go on
-/// without waiting. Otherwise they wait, as every publisher does behind a preempted one where there is a single
-/// lane.
+/// A publisher starts at its CPU's lane and takes the next one if that is in use or full. The lanes
+/// together hold twice what was asked for: as long as no more than `capacity` events are outstanding, and
+/// publishers preempted in the middle of [`publish`](Self::publish) hold no more than half of the lanes,
+/// the others go on without waiting. Otherwise they wait, as every publisher does behind a preempted one
+/// where there is a single lane.
 ///
 /// Events of one lane are read in order. Between lanes there is no order; [`with_lanes(_,
 /// 1)`](Self::with_lanes) gives one.
 ///
 /// # Costs
 ///
-/// 64 bytes per event of capacity (32 with one lane), up to twice that where lanes are rounded up to powers of two,
-/// and four padded lines per lane. A reader looks at every lane.
+/// 64 bytes per event of capacity (32 with one lane), up to twice that where lanes are rounded up to powers
+/// of two, and four padded lines per lane. A reader looks at every lane.
 ///
 /// # Examples
 ///
@@ -89,18 +89,36 @@ impl CompletionQueue {
 
     /// Publishes all of `events`. They are in order, and adjacent unless they had to be split between lanes.
     ///
-    /// Waits, spinning and yielding, where there is no room: if more than the capacity is outstanding, until somebody reads.
+    /// Waits, spinning and yielding, where there is no room: if more than the capacity is outstanding, until
+    /// somebody reads.
     #[inline]
     pub fn publish(&self, events: &[Event]) {
-        let mut left = events;
-        let mut lane = self.home();
+        let home = self.home();
+        let done = self.lanes[home].try_publish_batch(events).unwrap_or(0);
+        if done < events.len() {
+            self.publish_elsewhere(home, &events[done..]);
+        }
+    }
+
+    /// [`publish`](Self::publish) for one event.
+    #[inline]
+    pub fn publish_one(&self, event: Event) {
+        let home = self.home();
+        if self.lanes[home].try_publish(event).is_err() {
+            self.publish_elsewhere(home, &[event]);
+        }
+    }
+
+    /// Publishes what `lane` would not take, in whichever takes it first.
+    #[cold]
+    fn publish_elsewhere(&self, mut lane: usize, mut events: &[Event]) {
         let mut tried = 0;
         let mut backoff = hint::Backoff::default();
-        while !left.is_empty() {
-            match self.lanes[lane].try_publish_batch(left) {
-                Ok(n) => left = &left[n..],
+        while !events.is_empty() {
+            lane = self.after(lane);
+            match self.lanes[lane].try_publish_batch(events) {
+                Ok(n) => events = &events[n..],
                 Err(Refused::Busy | Refused::Full) => {
-                    lane = if lane + 1 == self.lanes.len() { 0 } else { lane + 1 };
                     tried += 1;
                     if tried % self.lanes.len() == 0 && !backoff.wait() {
                         // Every lane has been tried, again and again: somebody was preempted in one.
@@ -110,6 +128,12 @@ impl CompletionQueue {
                 }
             }
         }
+    }
+
+    /// The lane after `lane`, round and round.
+    #[inline]
+    fn after(&self, lane: usize) -> usize {
+        if lane + 1 < self.lanes.len() { lane + 1 } else { 0 }
     }
 
     /// The lane of this thread's CPU.
@@ -124,20 +148,20 @@ impl CompletionQueue {
     /// Goes over every lane once, from where the last reader stopped, passing over lanes that another
     /// thread is reading. Wait-free but for `f`. If `f` panics, the run it was shown is seen again.
     pub fn read(&self, max: usize, mut f: impl FnMut(&[Event])) -> usize {
-        let lanes = self.lanes.len();
         // Relaxed twice: spreads readers over the lanes; any value will do.
-        let start = self.next.load(Relaxed) as usize;
+        let mut lane = self.next.load(Relaxed) as usize;
         let mut read = 0;
-        for i in 0..lanes {
-            let lane = (start + i) % lanes;
-            if self.lanes[lane].is_empty() {
+        for _ in 0..self.lanes.len() {
+            let ring = &self.lanes[lane];
+            lane = self.after(lane);
+            if ring.is_empty() {
                 continue;
             }
-            let Some(mut reader) = self.lanes[lane].try_reader() else { continue };
+            let Some(mut reader) = ring.try_reader() else { continue };
             read += drain(&mut reader, max - read, &mut f);
             if read == max {
                 // Whoever comes next begins behind this lane, so that none is starved.
-                self.next.store(((lane + 1) % lanes) as u32, Relaxed);
+                self.next.store(lane as u32, Relaxed);
                 break;
             }
         }

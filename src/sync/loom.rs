@@ -79,8 +79,8 @@ pub mod cell {
         }
     }
 
-    // SAFETY: the cells are reached only by the two methods above, whose callers rule out races. A value is moved
-    // between threads by a write and a read (`Send`), and read in place by several at once (`Sync`).
+    // SAFETY: the cells are reached only by the two methods above, whose callers rule out races. A value is
+    // moved between threads by a write and a read (`Send`), and read in place by several at once (`Sync`).
     unsafe impl<T: Send + Sync> Sync for CellArray<T> {}
 }
 
@@ -247,15 +247,15 @@ pub(crate) mod membarrier {
     }
 }
 
-/// A place that holds at most one value, replaced while others read it; what is taken out lives on until they have
-/// finished, and no longer.
+/// A place that holds at most one value, replaced while others read it; what is taken out lives on until
+/// they have finished, and no longer.
 ///
 /// `crossbeam-epoch` frees a little later than this does, and its own accesses are checked by its own models.
 #[derive(Debug)]
 pub(crate) struct EpochCell<T> {
     word: loom::sync::atomic::AtomicPtr<T>,
-    /// Bumped by every pin and unpin, as the real one is fenced there: who pins after a value was freed sees that it
-    /// was taken out.
+    /// Bumped by every pin and unpin, as the real one is fenced there: who pins after a value was freed
+    /// sees that it was taken out.
     order: loom::sync::atomic::AtomicUsize,
     epoch: std::sync::Mutex<Epoch<T>>,
 }

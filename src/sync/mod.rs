@@ -16,9 +16,11 @@
 //!   who loaded it before (the model `litmus.own_load_hides` shows it).
 //! * `fence_after_rmw!` is a full fence (on x86 the locked instruction before it is one already, and
 //!   the macro only stops the compiler).
-//! * Threads sleep and lock by loom's own means: [`Parker`], [`Mutex`] and [`Condvar`] are other implementations of the
-//!   same contracts there, signals do not exist, and the futex word of the Linux parker is checked by stress alone.
-//! * What is reclaimed by epochs is freed as soon as nobody reads it; `crossbeam-epoch` has models of its own.
+//! * Threads sleep and lock by loom's own means: [`Parker`], [`Mutex`] and [`Condvar`] are other
+//!   implementations of the same contracts there, signals do not exist, and the futex word of the Linux
+//!   parker is checked by stress alone.
+//! * What is reclaimed by epochs is freed as soon as nobody reads it; `crossbeam-epoch` has models of its
+//!   own.
 //! * Time stands still: a deadline that has passed before the wait times out at once, any other never.
 //! * There are two CPUs, and the model says which one a thread is on (`model::set_cpu`).
 //!

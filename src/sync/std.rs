@@ -118,8 +118,8 @@ pub mod cell {
         }
     }
 
-    // SAFETY: the cells are reached only by the two methods above, whose callers rule out races. A value is moved
-    // between threads by a write and a read (`Send`), and read in place by several at once (`Sync`).
+    // SAFETY: the cells are reached only by the two methods above, whose callers rule out races. A value is
+    // moved between threads by a write and a read (`Send`), and read in place by several at once (`Sync`).
     unsafe impl<T: Send + Sync> Sync for CellArray<T> {}
 }
 
@@ -225,7 +225,7 @@ pub(crate) mod cpu {
     pub(crate) fn raw() -> u32 {
         #[cfg(all(target_os = "linux", not(miri)))]
         {
-            rustix::thread::sched_getcpu() as u32
+            super::rseq::cpu_id().unwrap_or_else(|| rustix::thread::sched_getcpu() as u32)
         }
         #[cfg(not(all(target_os = "linux", not(miri))))]
         {
@@ -266,6 +266,10 @@ pub(crate) mod cpu {
         }
     }
 }
+
+#[cfg(target_os = "linux")]
+#[path = "rseq.rs"]
+mod rseq;
 
 /// The process-wide barrier of the system.
 pub(crate) mod membarrier {

@@ -14,9 +14,9 @@ const NOBODY: u32 = u32::MAX;
 /// wait-free then. With sleepers it blocks on a mutex, and only if what the most modest of them wants is
 /// there. The count of events is not kept here: both sides look it up where the events are.
 ///
-/// Sleepers are exclusive: an event that one was woken for is not counted for the next. So whoever was woken and
-/// leaves events behind, be it to go away or to sleep again, has to call [`notify`](Self::notify) itself. One that was
-/// picked but never slept hands on by dropping its key.
+/// Sleepers are exclusive: an event that one was woken for is not counted for the next. So whoever was
+/// woken and leaves events behind, be it to go away or to sleep again, has to call [`notify`](Self::notify)
+/// itself. One that was picked but never slept hands on by dropping its key.
 ///
 /// # Examples
 ///

@@ -18,7 +18,8 @@ pub struct KernelAio {
 const BUFFER: usize = 4096;
 const PREAD: u16 = 0;
 
-/// `struct iocb` of a little-endian machine; the kernel's header swaps `key` and `rw_flags`, both 0 here, on others.
+/// `struct iocb` of a little-endian machine; the kernel's header swaps `key` and `rw_flags`, both 0 here,
+/// on others.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 struct Iocb {
@@ -69,8 +70,9 @@ impl Context for KernelAio {
         }));
         pointers.clear();
         pointers.extend(blocks.iter().map(ptr::from_ref));
-        // SAFETY: `id` is ours; `pointers` has `count` pointers to blocks, which the kernel copies before it returns. The file and the buffer
-        // outlive the context. The kernel never writes to the buffer: reading `/dev/null` finds the end of the file.
+        // SAFETY: `id` is ours; `pointers` has `count` pointers to blocks, which the kernel copies before
+        // it returns. The file and the buffer outlive the context. The kernel never writes to the buffer:
+        // reading `/dev/null` finds the end of the file.
         let accepted = unsafe { libc::syscall(libc::SYS_io_submit, self.id, count, pointers.as_ptr()) };
         match check(accepted) {
             Ok(accepted) => accepted,
@@ -98,7 +100,8 @@ impl Context for KernelAio {
 
 impl Drop for KernelAio {
     fn drop(&mut self) {
-        // SAFETY: `id` is ours and is not used again. Waits for what is in flight, so that file and buffer may go.
+        // SAFETY: `id` is ours and is not used again. Waits for what is in flight, so that file and buffer
+        // may go.
         unsafe { libc::syscall(libc::SYS_io_destroy, self.id) };
     }
 }

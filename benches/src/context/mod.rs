@@ -39,12 +39,12 @@ pub trait Context: Send + Sync + Sized {
     /// If the system has no such thing, or does not let us use it.
     fn open() -> io::Result<Self>;
 
-    /// Submits up to `count` requests that do nothing, numbered from `first`, and returns how many were accepted. None, if the context is
-    /// full. What was not accepted is submitted again in the next call.
+    /// Submits up to `count` requests that do nothing, numbered from `first`, and returns how many were
+    /// accepted. None, if the context is full. What was not accepted is submitted again in the next call.
     fn submit(&self, submitter: &mut Self::Submitter, first: u64, count: usize) -> usize;
 
-    /// Waits until `min` requests have completed (at most [`READ`]), and shows the numbers of those and of up to [`READ`] to
-    /// `each`. Returns how many.
+    /// Waits until `min` requests have completed (at most [`READ`]), and shows the numbers of those and of
+    /// up to [`READ`] to `each`. Returns how many.
     fn reap(&self, reaper: &mut Self::Reaper, min: usize, each: impl FnMut(u64)) -> usize;
 }
 

@@ -47,7 +47,8 @@ impl Context for SharedRing {
             return 0;
         }
         {
-            // SAFETY: the mutex keeps every other user of the submission queue out, until the queue is dropped.
+            // SAFETY: the mutex keeps every other user of the submission queue out, until the queue is
+            // dropped.
             let mut queue = unsafe { self.ring.submission_shared() };
             for number in (first..).take(count) {
                 // SAFETY: it refers to nothing.
@@ -68,7 +69,8 @@ impl Context for SharedRing {
         loop {
             {
                 let _mine = self.completions.lock().expect(POISONED);
-                // SAFETY: the mutex keeps every other user of the completion queue out, until the queue is dropped.
+                // SAFETY: the mutex keeps every other user of the completion queue out, until the queue is
+                // dropped.
                 let queue = unsafe { self.ring.completion_shared() };
                 for event in queue.take(READ - read) {
                     assert!(event.result() == 0, "nothing cannot fail");

@@ -36,8 +36,9 @@ impl fmt::Debug for Case<'_> {
 }
 
 impl<'a> Case<'a> {
-    /// A loop that every thread runs by itself: `body(n)` does `n` times `operations` operations. Each of the `threads` threads is
-    /// pinned to a CPU of its own; the figure is the time an operation takes on each of them.
+    /// A loop that every thread runs by itself: `body(n)` does `n` times `operations` operations. Each of
+    /// the `threads` threads is pinned to a CPU of its own; the figure is the time an operation takes on
+    /// each of them.
     pub fn slices(
         name: impl Into<String>,
         threads: usize,
@@ -65,8 +66,8 @@ impl<'a> Case<'a> {
         Self { name: name.into(), turn: Box::new(turn) }
     }
 
-    /// A loop of threads that feed each other: `run(n)` makes them do at least `n` operations, and says how many it were and how
-    /// long they took.
+    /// A loop of threads that feed each other: `run(n)` makes them do at least `n` operations, and says how
+    /// many it were and how long they took.
     pub fn repetitions(name: impl Into<String>, mut run: impl FnMut(u64) -> (u64, Duration) + 'a) -> Self {
         let mut n = None;
         let turn = move |plan: &Plan| {
@@ -75,7 +76,8 @@ impl<'a> Case<'a> {
             let (done, elapsed) = run(now);
             let switches = os::process_switches() - before;
             let ns = elapsed.as_nanos() as f64 / done as f64;
-            // As many as would have been right this time. Not many more at once: some loops have a fast state that they soon leave.
+            // As many as would have been right this time. Not many more at once: some loops have a fast
+            // state that they soon leave.
             let right = plan.repetition.as_nanos() as f64 / ns;
             n = Some((right as u64).clamp(1000.min(now), 2 * now));
             Sample { ns: vec![ns], switches: Some(switches as f64 / done as f64) }
@@ -151,7 +153,8 @@ fn cut(threads: usize, count: usize, n: u64, body: &(impl Fn(u64) + Sync)) -> Ve
             let start = now();
             body(n);
             let end = now();
-            // A switch while waiting for the others cannot be told from one in the slice, so it spoils the slice too.
+            // A switch while waiting for the others cannot be told from one in the slice, so it spoils the
+            // slice too.
             Lap { start, end, switched: os::thread_switches() != before }
         };
         (1..=count + 1).map(lap).collect()

@@ -1,4 +1,5 @@
-//! What the harness asks of the system: which CPUs there are, to stay on one, and how often a thread was switched.
+//! What the harness asks of the system: which CPUs there are, to stay on one, and how often a thread was
+//! switched.
 
 use std::sync::OnceLock;
 

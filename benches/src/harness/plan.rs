@@ -36,8 +36,8 @@ impl Plan {
         ..Self::FULL
     };
 
-    /// What the arguments ask for. `None` if neither `--bench` (which cargo passes) nor `--quick` is among them: `cargo test` runs bench
-    /// targets like that, and wants the checks only.
+    /// What the arguments ask for. `None` if neither `--bench` (which cargo passes) nor `--quick` is among
+    /// them: `cargo test` runs bench targets like that, and wants the checks only.
     ///
     /// # Panics
     ///

@@ -16,10 +16,11 @@ const ENOUGH: Duration = Duration::from_millis(20);
 /// In place of a number: the end.
 const STOP: u64 = u64::MAX;
 
-/// The time a cache line takes from the first CPU to the last and back, in nanoseconds. `None` if there is one CPU only.
+/// The time a cache line takes from the first CPU to the last and back, in nanoseconds. `None` if there is
+/// one CPU only.
 ///
-/// On a virtual machine it changes while one watches, with the real CPUs that the virtual ones are on; whatever
-/// passes lines between threads changes with it.
+/// On a virtual machine it changes while one watches, with the real CPUs that the virtual ones are on;
+/// whatever passes lines between threads changes with it.
 pub fn line_round_trip() -> Option<f64> {
     let [first, .., last] = *cpus() else { return None };
     let line = CachePadded::new(AtomicU64::new(0));

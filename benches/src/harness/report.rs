@@ -65,7 +65,8 @@ impl<'a> Contest<'a> {
         Self { title, groups: Vec::new() }
     }
 
-    /// Adds cases that are to be compared with each other: what they do on `threads` threads, `batch` at a time.
+    /// Adds cases that are to be compared with each other: what they do on `threads` threads, `batch` at a
+    /// time.
     pub fn group(mut self, threads: usize, batch: usize, cases: Vec<Case<'a>>) -> Self {
         self.groups.push(Group { threads, batch, cases });
         self
@@ -73,7 +74,8 @@ impl<'a> Contest<'a> {
 }
 
 impl Bench {
-    /// The bench called `name`, as the command line wants it. `tmpdir` is cargo's `CARGO_TARGET_TMPDIR`, beside which the results go.
+    /// The bench called `name`, as the command line wants it. `tmpdir` is cargo's `CARGO_TARGET_TMPDIR`,
+    /// beside which the results go.
     pub fn start(name: &str, tmpdir: &str) -> Self {
         let plan = Plan::from_args(env::args().skip(1));
         // The answer is for the main thread, which is never pinned.

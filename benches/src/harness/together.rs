@@ -14,11 +14,11 @@ pub enum Place {
     Anywhere,
 }
 
-/// Runs `work(0)`, `work(1)` and so on, each at its place on a thread of its own, and returns the time from the first start to
-/// the last end.
+/// Runs `work(0)`, `work(1)` and so on, each at its place on a thread of its own, and returns the time from
+/// the first start to the last end.
 ///
-/// The workers take the time themselves. With more workers than CPUs, whoever releases the barrier may get to run
-/// only when much of the work is done.
+/// The workers take the time themselves. With more workers than CPUs, whoever releases the barrier may get
+/// to run only when much of the work is done.
 pub fn together(places: &[Place], work: impl Fn(usize) + Sync) -> Duration {
     let barrier = Barrier::new(places.len());
     let run = |worker: usize, place: Place| {
@@ -41,7 +41,8 @@ pub fn together(places: &[Place], work: impl Fn(usize) + Sync) -> Duration {
     })
 }
 
-/// Spins until `ready`. The one it waits for may have been switched out, on this very CPU: so it yields now and then.
+/// Spins until `ready`. The one it waits for may have been switched out, on this very CPU: so it yields now
+/// and then.
 pub fn spin_until(ready: impl Fn() -> bool) {
     let mut spins = 0_u32;
     while !ready() {

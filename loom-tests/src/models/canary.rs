@@ -1,4 +1,5 @@
-//! Programs that are wrong, each in a way of its own: the command demands that they fail, or the harness is blind.
+//! Programs that are wrong, each in a way of its own: the command demands that they fail, or the harness is
+//! blind.
 
 use crate::harness::{Model, nothing};
 use ioctx::aio::{Backend, Completion, Context, Request, Submitted};

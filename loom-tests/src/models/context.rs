@@ -175,7 +175,8 @@ pub(super) fn models() -> Vec<Model> {
                 let thread = thread::spawn(move || {
                     set_cpu(1);
                     held.0.lock().pop().unwrap().complete(Ok(0));
-                    // The room comes from the reader; how often it is asked for is bounded by its being woken.
+                    // The room comes from the reader; how often it is asked for is bounded by its being
+                    // woken.
                     let mut request = nop(2);
                     while let Err(refused) = theirs.submit(request) {
                         request = refused.request;

@@ -72,8 +72,9 @@ mod os {
         retry(|| seekless(pwritev(file, &slices, offset), || writev(file, &slices)))
     }
 
-    /// A read that the page cache serves in full. A short one may be the end of the file or the end of what is cached,
-    /// and some kernels answer 0 where data is not cached: there the pool reads again, all of it.
+    /// A read that the page cache serves in full. A short one may be the end of the file or the end of what
+    /// is cached, and some kernels answer 0 where data is not cached: there the pool reads again, all of
+    /// it.
     pub(super) fn read_cached(file: &File, bufs: &mut [Vec<u8>], offset: u64) -> Option<io::Result<usize>> {
         let len: usize = bufs.iter().map(Vec::len).sum();
         let mut one = [IoSliceMut::new(&mut [])];
