@@ -198,9 +198,10 @@ impl<B: Backend> Context<B> {
         match self.backend.submit(unsafe { Completion::new(self.shared, tag) }) {
             Submitted::Refused(work, error) if work.is(self.shared, tag) => {
                 work.into_parts();
-                // The slot is given up as it is: what is in it is, unchanged or not, what the caller gets
-                // back. SAFETY: with the completion we have tag and slot back, and the reference. The
-                // caller's place is free, and not shared.
+                // What is in the slot, unchanged by the backend or not, is what the caller gets back.
+                //
+                // SAFETY: with the completion we have tag and slot back, and the reference. The caller's place
+                // is free, and not shared.
                 unsafe {
                     request.copy_from_nonoverlapping(shared.slot(tag), 1);
                     shared.tags.put_raw(tag);

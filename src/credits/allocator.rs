@@ -107,8 +107,11 @@ impl<S: Stock> Allocator<S> {
         let mut pool = self.pool.lock();
         put(&mut pool);
         // Also if nothing came: a spill that found the stock in use leaves a unit there, which the next
-        // sweep must look for. Relaxed: the pool's mutex orders the mark's changes.
-        self.starved.store(false, Relaxed);
+        // sweep must look for. Relaxed twice: the pool's mutex orders the mark's changes. Looked at before
+        // it is written, since every put reads it.
+        if self.starved.load(Relaxed) {
+            self.starved.store(false, Relaxed);
+        }
     }
 
     /// Whether puts should go to the pool.

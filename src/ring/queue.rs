@@ -160,7 +160,7 @@ impl CompletionQueue {
             let Some(mut reader) = ring.try_reader() else { continue };
             read += drain(&mut reader, max - read, &mut f);
             if read == max {
-                // Whoever comes next begins behind this lane, so that none is starved.
+                // Whoever comes next begins behind this lane, so that none is starved. Relaxed: as above.
                 self.next.store(lane as u32, Relaxed);
                 break;
             }

@@ -105,8 +105,8 @@ impl EventCount {
     }
 
     /// Wakes those sleepers whose number is there, oldest first, as far as `available` events go. Called
-    /// after publishing; `available` looks up how many events there are, and is called only if somebody
-    /// sleeps.
+    /// after publishing; `available` looks up how many events there are. It is called only if somebody
+    /// sleeps, and under a lock: it must not call back.
     #[inline]
     pub fn notify(&self, available: impl Fn() -> u32) {
         // SeqCst: the caller's event comes before the look below; pairs with `prepare_wait`.
