@@ -1,6 +1,8 @@
 //! Which CPU: an index to spread work by, never a promise.
 
-use crate::sync::cpu;
+use crate::sync::{cpu, rseq};
+
+pub use crate::sync::rseq::Kind;
 
 /// The number of a CPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -32,4 +34,15 @@ pub fn possible() -> u32 {
 #[inline]
 pub fn hint() -> CpuId {
     CpuId(cpu::raw())
+}
+
+/// Whether per-CPU operations are restartable sequences or locked instructions, and why. Decided once, when it is first
+/// asked or the first structure that could use them is made. The environment variable `IOCTX_PERCPU=portable` forces the
+/// latter.
+///
+/// ```
+/// println!("{:?}", ioctx::cpu::kind());
+/// ```
+pub fn kind() -> Kind {
+    rseq::kind()
 }

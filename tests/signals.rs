@@ -1,8 +1,10 @@
-//! Signals that arrive while a reader sleeps.
+//! Signals, while a reader sleeps and in the middle of everything.
 #![cfg(target_os = "linux")]
 
 use ioctx::aio::{Context, GetEventsError, Request};
 use ioctx::backend::Null;
+use ioctx::refcount::{PerCpuRef, Put};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -50,5 +52,63 @@ fn a_signal_ends_a_wait_that_has_nothing_and_no_other() {
         });
         // One event is not enough to return by itself, but it is more than an error.
         assert_eq!(ended, if already == 0 { Err(GetEventsError::Interrupted) } else { Ok(1) });
+    }
+}
+
+#[test]
+fn counts_are_exact_under_signals_and_migrations() {
+    handle(libc::SIGUSR2);
+    for round in 0..20 {
+        let count = PerCpuRef::new();
+        let (zeros, running) = (AtomicU32::new(0), AtomicBool::new(true));
+        thread::scope(|scope| {
+            let (told, tell) = std::sync::mpsc::channel();
+            let users: Vec<_> = (0..6)
+                .map(|user| {
+                    let (count, zeros, told) = (&count, &zeros, told.clone());
+                    scope.spawn(move || {
+                        // SAFETY: this thread's own identity.
+                        told.send(unsafe { libc::pthread_self() }).unwrap();
+                        for i in 0_u32.. {
+                            if !count.try_get_live() {
+                                break;
+                            }
+                            if i % 64 == user {
+                                migrate(i);
+                            }
+                            zeros.fetch_add(u32::from(count.put() == Put::Zero), Ordering::Relaxed);
+                        }
+                    })
+                })
+                .collect();
+            let threads: Vec<_> = users.iter().map(|_| tell.recv().unwrap()).collect();
+            let running = &running;
+            let storm = scope.spawn(move || {
+                while running.load(Ordering::Relaxed) {
+                    for thread in &threads {
+                        // SAFETY: joined only after the storm has ended.
+                        unsafe { libc::pthread_kill(*thread, libc::SIGUSR2) };
+                    }
+                }
+            });
+            thread::sleep(Duration::from_millis(round + 5));
+            zeros.fetch_add(u32::from(count.kill() == Some(Put::Zero)), Ordering::Relaxed);
+            assert!(!count.try_get_live());
+            running.store(false, Ordering::Relaxed);
+            storm.join().unwrap();
+            users.into_iter().for_each(|user| user.join().unwrap());
+        });
+        assert_eq!((zeros.into_inner(), count.count()), (1, Some(0)));
+    }
+}
+
+/// Moves the calling thread to one CPU, as far as it may.
+fn migrate(i: u32) {
+    let cpus = thread::available_parallelism().map_or(1, usize::from);
+    // SAFETY: an all-zero set is a valid one, and the size is its own.
+    unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(i as usize / 64 % cpus, &mut set);
+        libc::sched_setaffinity(0, size_of_val(&set), &set);
     }
 }

@@ -153,9 +153,9 @@ fn zero_is_found_once_however_the_kill_falls() {
             .map(|_| {
                 let (count, alive, zeros) = (Arc::clone(&count), Arc::clone(&alive), Arc::clone(&zeros));
                 thread::spawn(move || {
-                    while count.try_get_live(1) {
+                    while count.try_get_live() {
                         assert!(alive.load(Acquire), "used after release");
-                        if count.put(1) == Put::Zero {
+                        if count.put() == Put::Zero {
                             alive.store(false, Release);
                             zeros.fetch_add(1, Relaxed);
                         }
@@ -168,7 +168,7 @@ fn zero_is_found_once_however_the_kill_falls() {
             alive.store(false, Release);
             zeros.fetch_add(1, Relaxed);
         }
-        assert!(!count.try_get_live(1));
+        assert!(!count.try_get_live());
         users.into_iter().for_each(|user| user.join().unwrap());
         assert_eq!(zeros.load(Relaxed), 1);
     }

@@ -80,7 +80,7 @@ pub struct OurRef<'a>(&'a PerCpuRef);
 impl Drop for OurRef<'_> {
     #[inline]
     fn drop(&mut self) {
-        assert!(self.0.put(1) == Put::Held || self.0.is_dying(), "nobody has killed it");
+        assert!(self.0.put() == Put::Held || self.0.is_dying(), "nobody has killed it");
     }
 }
 
@@ -95,7 +95,7 @@ impl Count for Ours {
 
     #[inline]
     fn get(&self) -> OurRef<'_> {
-        self.0.get(1);
+        self.0.get();
         OurRef(&self.0)
     }
 
@@ -109,7 +109,7 @@ impl Count for OursLive {
 
     #[inline]
     fn get(&self) -> OurRef<'_> {
-        assert!(self.0.try_get_live(1), "nobody has killed it");
+        assert!(self.0.try_get_live(), "nobody has killed it");
         OurRef(&self.0)
     }
 

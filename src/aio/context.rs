@@ -186,7 +186,7 @@ impl<B: Backend> Context<B> {
         }
         let shared = self.shared();
         // Put by the completer, in `Shared::publish`; below if the request goes no further.
-        if !shared.reqs.try_get_live(1) {
+        if !shared.reqs.try_get_live() {
             return Err(Reason::Dying);
         }
         let Ok(tag) = shared.tags.take_raw() else {

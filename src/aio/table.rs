@@ -146,7 +146,7 @@ impl<B: Backend + 'static> Table<B> {
     pub fn get(&self, handle: Handle) -> Option<Entered<'_, B>> {
         // Acquire: pairs with `insert`.
         self.places.get(handle.index())?.read(mo!("aio.table.get", Acquire), |entry| {
-            let found = entry.generation == handle.generation() && entry.users.try_get_live(1);
+            let found = entry.generation == handle.generation() && entry.users.try_get_live();
             found.then(|| Entered { entry: NonNull::from(entry), table: std::marker::PhantomData })
         })?
     }

@@ -2,6 +2,7 @@
 
 use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use crate::sync::mo;
+use crate::sync::rseq::ONE;
 
 /// The counter was closed; nothing was counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +47,7 @@ impl Counter {
         // Relaxed: publishes nothing. That it is counted exactly once follows from the word's own order:
         // - if it comes before the closing swap, the swap returns it;
         // - if it comes after, it sees bit 0 and the caller counts elsewhere.
-        open(self.word.fetch_add(u64::from(n) << 1, Relaxed))
+        open(self.word.fetch_add(u64::from(n) * ONE as u64, Relaxed))
     }
 
     /// Counts `n` down; everything the caller did before is visible to the closer.
@@ -57,7 +58,19 @@ impl Counter {
     #[inline]
     pub fn sub(&self, n: u32) -> Result<(), Closed> {
         // Release: what the caller did with the thing it counted happens before the close that collects this.
-        open(self.word.fetch_sub(u64::from(n) << 1, mo!("percpu.counter.sub", Release)))
+        open(self.word.fetch_sub(u64::from(n) * ONE as u64, mo!("percpu.counter.sub", Release)))
+    }
+
+    /// What is counted here now. Orders nothing; for whoever knows that nobody counts any more.
+    pub(crate) fn value(&self) -> i64 {
+        // Relaxed: ordered by what told the caller so.
+        self.word.load(Relaxed) as i64 >> 1
+    }
+
+    /// The word, for sections.
+    #[inline(always)]
+    pub(crate) fn word(&self) -> &AtomicU64 {
+        &self.word
     }
 
     /// Closes the counter and returns what it held. A second close returns garbage: close once.

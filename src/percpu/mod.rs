@@ -76,6 +76,11 @@ impl<T> PerCpu<T> {
         }
     }
 
+    /// The address of the first slot; the others follow, `size_of::<CachePadded<T>>()` bytes apart.
+    pub(crate) fn base(&self) -> *const CachePadded<T> {
+        self.0.as_ptr()
+    }
+
     /// How many slots there are.
     #[inline]
     #[expect(clippy::len_without_is_empty, reason = "there is always a slot")]

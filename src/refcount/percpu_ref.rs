@@ -1,8 +1,10 @@
 //! [`PerCpuRef`].
 
+use crate::cpu::CpuId;
 use crate::percpu::{CachePadded, Counter, PerCpu};
-use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use crate::sync::{fence, mo};
+use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use crate::sync::rseq::{self, GIVE_UP, ONE};
+use crate::sync::{fence, mo, section_fence};
 
 /// More than all references that can ever be out, and far from overflow in both directions.
 const BIAS: u64 = 1 << 62;
@@ -19,41 +21,51 @@ pub enum Put {
 
 /// A reference count, per CPU until it is killed.
 ///
-/// `get` and `put` are wait-free: one locked instruction on this CPU's own line (two after the kill, one of
-/// them on a shared line). `kill` is wait-free as well and takes one instruction per possible CPU. The
-/// count is only a count: it owns nothing, and a `put` too many is a bug that it can find in debug builds
-/// but not prevent.
+/// `get` and `put` are wait-free: one plain store on this CPU's own line, or one locked instruction where
+/// the system has no restartable sequences (see [`cpu::kind`](crate::cpu::kind)); after the kill, one
+/// locked instruction on a shared line. `kill` blocks for a system call in the former case. The count is
+/// only a count: it owns nothing, and a `put` too many is a bug that it can find in debug builds but not
+/// prevent.
 ///
 /// It starts with one reference, which belongs to whoever will call [`kill`](Self::kill).
 ///
 /// # Costs
 ///
-/// 128 bytes per possible CPU. For a few long-lived objects that everybody touches, not for millions of
-/// small ones: there `Arc` is smaller, and as fast while one CPU uses it.
+/// 128 bytes per possible CPU. A kill takes a microsecond, 10 and more while other threads of the process
+/// run. For a few long-lived objects that everybody touches, not for millions of small ones: there `Arc` is
+/// smaller, and nearly as fast while one CPU uses it.
 ///
 /// # Examples
 ///
 /// ```
 /// use ioctx::refcount::{PerCpuRef, Put};
 /// let count = PerCpuRef::new();
-/// assert!(count.try_get_live(1));
-/// assert_eq!(count.put(1), Put::Held);
+/// assert!(count.try_get_live());
+/// assert_eq!(count.put(), Put::Held);
 /// assert_eq!(count.kill(), Some(Put::Zero));
-/// assert!(!count.try_get_live(1));
+/// assert!(!count.try_get_live());
 /// ```
 #[derive(Debug)]
 pub struct PerCpuRef {
+    /// For sections: the address of the slots, with `GIVE_UP` once killed, or from the beginning where
+    /// slots are counted in by locked instructions.
+    mode: AtomicUsize,
     slots: PerCpu<Counter>,
     global: CachePadded<Global>,
+    /// Whether the slots are counted in by sections, and by nothing else.
+    sections: bool,
 }
 
 #[derive(Debug)]
 struct Global {
-    /// What is not in the slots. Above `BIAS / 2` until the sum is in; the true count from then on.
+    /// What is not in the slots, right at any time. Above `BIAS / 2` until the sum is in; the true count
+    /// from then on.
     count: AtomicU64,
     /// Set by the first killer, before it closes the first slot.
     dead: AtomicBool,
 }
+
+const _: () = assert!(size_of::<CachePadded<Counter>>() == 128, "the distance that sections know");
 
 impl Default for PerCpuRef {
     fn default() -> Self {
@@ -64,58 +76,127 @@ impl Default for PerCpuRef {
 impl PerCpuRef {
     /// One reference, counted per CPU.
     pub fn new() -> Self {
+        Self::with_sections(!matches!(rseq::kind(), rseq::Kind::Portable(_)))
+    }
+
+    /// As [`new`](Self::new), without restartable sequences even where the system has them.
+    pub fn portable() -> Self {
+        Self::with_sections(false)
+    }
+
+    fn with_sections(sections: bool) -> Self {
+        // `Portable` has looked the area up as well, so that a section may begin and give up.
+        let _ = rseq::kind();
+        let slots = PerCpu::new(|_| Counter::new());
+        let give_up = if sections { 0 } else { GIVE_UP };
         Self {
-            slots: PerCpu::new(|_| Counter::new()),
+            mode: AtomicUsize::new(slots.base().expose_provenance() | give_up),
+            slots,
             global: CachePadded::new(Global {
                 count: AtomicU64::new(BIAS + 1),
                 dead: AtomicBool::new(false),
             }),
+            sections,
         }
     }
 
-    /// Takes `n` references. The caller holds one already, so the count cannot be zero.
+    /// Counts `n` up, or down, in this CPU's slot by a section.
+    #[inline(always)]
+    fn section<const UP: bool>(&self, n: u32) -> bool {
+        let slot = |cpu| self.slots.get(CpuId(cpu)).word();
+        // SAFETY: 1. asked in the constructor. 2. the slots of possible CPUs, 128 bytes apart; where
+        // `GIVE_UP` is not set they are written by sections only.
+        unsafe {
+            match i64::from(n) * ONE {
+                ONE => rseq::add_one::<UP>(&self.mode, slot),
+                step => rseq::add(&self.mode, if UP { step } else { -step }, slot),
+            }
+        }
+    }
+
+    /// Takes a reference. The caller holds one already, so the count cannot be zero.
+    #[inline(always)]
+    pub fn get(&self) {
+        self.get_many(1);
+    }
+
+    /// Takes `n` references. The caller holds one already.
+    #[inline(always)]
+    pub fn get_many(&self, n: u32) {
+        if !self.section::<true>(n) {
+            self.get_slow(n);
+        }
+    }
+
+    /// Takes a reference unless the count is zero. Succeeds on a dying count that somebody still holds.
+    ///
+    /// Lock-free after the kill.
     #[inline]
-    pub fn get(&self, n: u32) {
-        if self.slots.local().add(n).is_err() {
+    pub fn try_get(&self) -> bool {
+        self.section::<true>(1) || self.local_get(1) || self.global_get(|count| count != 0)
+    }
+
+    /// Takes a reference unless the count was killed.
+    ///
+    /// # Staleness
+    ///
+    /// May succeed while a [`kill`](Self::kill) is under way; never after it returned. Success says that the
+    /// count will not reach zero before this reference is put, not that nobody has killed it since.
+    #[inline(always)]
+    pub fn try_get_live(&self) -> bool {
+        self.section::<true>(1) || self.try_get_live_slow()
+    }
+
+    #[inline(never)]
+    fn get_slow(&self, n: u32) {
+        if !self.local_get(n) {
             // Relaxed: the caller's own reference keeps the count from zero; nothing is published.
             self.global.count.fetch_add(u64::from(n), Relaxed);
         }
     }
 
-    /// Takes `n` references unless the count is zero. Succeeds on a dying count that somebody still holds.
-    ///
-    /// Lock-free after the kill.
+    #[inline(never)]
+    fn try_get_live_slow(&self) -> bool {
+        self.local_get(1)
+            // Only while the bias is in: taking it out is the last that a kill does.
+            || (self.sections && self.global_get(|count| count > BIAS / 2))
+    }
+
+    /// Counts up in this CPU's slot where a section could not: by a locked instruction, or by another section
+    /// if the thread is only now made known to the kernel.
     #[inline]
-    pub fn try_get(&self, n: u32) -> bool {
-        if self.slots.local().add(n).is_ok() {
-            return true;
+    fn local_get(&self, n: u32) -> bool {
+        if self.sections {
+            rseq::rejoin() && self.section::<true>(n)
+        } else {
+            self.slots.local().add(n).is_ok()
         }
-        let add = |count: u64| (count != 0).then(|| count + u64::from(n));
-        // Relaxed twice: as in `get`; whoever found zero sees no success after it, by the word's own order.
+    }
+
+    /// Takes a reference in the global word, if `may` agrees with what is there.
+    #[cold]
+    fn global_get(&self, may: impl Fn(u64) -> bool) -> bool {
+        let add = |count| may(count).then(|| count + 1);
+        // Relaxed twice: as in `get_many`; whoever found zero, or took the bias out, sees no success after
+        // it, by the word's own order.
         self.global.count.fetch_update(Relaxed, Relaxed, add).is_ok()
     }
 
-    /// Takes `n` references unless the count was killed.
-    ///
-    /// # Staleness
-    ///
-    /// May succeed while a [`kill`](Self::kill) is under way; never after it returned. Success says that
-    /// the count will not reach zero before these references are put, not that nobody has killed it since.
-    #[inline]
-    pub fn try_get_live(&self, n: u32) -> bool {
-        self.slots.local().add(n).is_ok()
+    /// Gives a reference back. Everything the caller did before is visible to whoever is told [`Put::Zero`].
+    #[inline(always)]
+    pub fn put(&self) -> Put {
+        self.put_many(1)
     }
 
-    /// Gives `n` references back. Everything the caller did before is visible to whoever is told
-    /// [`Put::Zero`].
-    #[inline]
-    pub fn put(&self, n: u32) -> Put {
+    /// Gives `n` references back.
+    #[inline(always)]
+    pub fn put_many(&self, n: u32) -> Put {
         // SAFETY: `self` is borrowed for the whole call.
         unsafe { Self::put_raw(self, n) }
     }
 
-    /// [`put`](Self::put) for a count that may be freed, by somebody else, as soon as these references are
-    /// gone.
+    /// [`put_many`](Self::put_many) for a count that may be freed, by somebody else, as soon as these
+    /// references are gone.
     ///
     /// Nothing of `*this` is touched after the references are given back, unless the result is
     /// [`Put::Zero`]: then the caller is the one who decides about the memory.
@@ -123,15 +204,31 @@ impl PerCpuRef {
     /// # Safety
     ///
     /// 1. `this` is valid until the references are given back, which the references themselves may ensure.
-    #[inline]
+    #[inline(always)]
     pub unsafe fn put_raw(this: *const Self, n: u32) -> Put {
-        // SAFETY: valid by 1. What is borrowed past this line is atomics only: the slot, until it took the
-        // references back, and the global word, touched only if the slot did not.
+        // SAFETY: valid by 1.; borrowed until the section has committed, and not after.
+        if unsafe { (*this).section::<false>(n) } {
+            return Put::Held;
+        }
+        // SAFETY: handed on; the references are not given back yet.
+        unsafe { Self::put_slow(this, n) }
+    }
+
+    /// # Safety
+    ///
+    /// As [`put_raw`](Self::put_raw).
+    #[inline(never)]
+    unsafe fn put_slow(this: *const Self, n: u32) -> Put {
+        // SAFETY: valid until the references are given back. What is borrowed past this block is atomics
+        // only: the slot until it has taken the references, and the global word if nothing else did.
         let (slot, count) = unsafe {
             let this = &*this;
-            (this.slots.local(), &this.global.count)
+            if this.sections && rseq::rejoin() && this.section::<false>(n) {
+                return Put::Held;
+            }
+            ((!this.sections).then(|| this.slots.local()), &this.global.count)
         };
-        if slot.sub(n).is_ok() {
+        if slot.is_some_and(|slot| slot.sub(n).is_ok()) {
             return Put::Held;
         }
         // Release: pairs with the fence in `found`, in whoever takes the last one.
@@ -145,13 +242,30 @@ impl PerCpuRef {
     ///
     /// Once it has returned `Some`, no [`try_get_live`](Self::try_get_live) succeeds on any CPU, and the
     /// count is exact.
+    ///
+    /// # Panics
+    ///
+    /// If the kernel granted membarrier to the process and a filter installed later takes it away: going on
+    /// would be unsound.
     pub fn kill(&self) -> Option<Put> {
         // Relaxed: chooses one killer and publishes nothing; the slots tell everybody else.
         if self.global.dead.swap(true, Relaxed) {
             return None;
         }
         // Sum first, add once: adding slot by slot could pass through zero.
-        let sum: i64 = self.slots.iter().map(Counter::close).sum();
+        let sum: i64 = if self.sections {
+            // Relaxed: the fence orders it before every section that begins, or begins again, after it.
+            // - A section that saw the word before has committed before the fence returns, or is restarted
+            //   by it, and gives up. What it counted, and everything its thread did before, is ordered
+            //   before what follows.
+            // - One that comes later sees `GIVE_UP`.
+            self.mode.fetch_or(GIVE_UP, Relaxed);
+            // SeqCst, for every thread of the process: pairs with every section.
+            section_fence!("refcount.mode.fence", SeqCst);
+            self.slots.iter().map(Counter::value).sum()
+        } else {
+            self.slots.iter().map(Counter::close).sum()
+        };
         let change = (sum as u64).wrapping_sub(BIAS + 1);
         // AcqRel. Release: hands on what `close` acquired from the slots. Acquire: if this finds zero, the
         // puts that went to the global word meanwhile are visible.
@@ -213,37 +327,40 @@ mod tests {
 
     #[test]
     fn counts_through_its_whole_life() {
-        let count = PerCpuRef::new();
-        count.get(3);
-        assert!(count.try_get(1));
-        assert_eq!(count.put(2), Put::Held);
+        [PerCpuRef::new(), PerCpuRef::portable()].iter().for_each(live);
+    }
+
+    fn live(count: &PerCpuRef) {
+        count.get_many(3);
+        assert!(count.try_get());
+        assert_eq!(count.put_many(2), Put::Held);
         assert_eq!((count.count(), count.is_dying()), (None, false));
         assert_eq!(count.kill(), Some(Put::Held));
         assert_eq!((count.count(), count.is_dying()), (Some(2), true));
-        assert!(!count.try_get_live(1));
-        assert!(count.try_get(1));
-        count.get(1);
+        assert!(!count.try_get_live());
+        assert!(count.try_get());
+        count.get();
         assert_eq!(count.kill(), None);
-        assert_eq!(count.put(3), Put::Held);
-        assert_eq!(count.put(1), Put::Zero);
-        assert!(count.is_zero() && !count.try_get(1));
+        assert_eq!(count.put_many(3), Put::Held);
+        assert_eq!(count.put(), Put::Zero);
+        assert!(count.is_zero() && !count.try_get());
     }
 
     #[test]
     fn zero_is_found_once_under_load() {
         for round in 0..200 {
-            let count = Arc::new(PerCpuRef::new());
+            let count = Arc::new(if round % 2 == 0 { PerCpuRef::new() } else { PerCpuRef::portable() });
             let threads: Vec<_> = (0..4)
                 .map(|_| {
-                    count.get(1);
+                    count.get();
                     let count = Arc::clone(&count);
                     thread::spawn(move || {
                         let mut zeros = 0;
                         for _ in 0..round {
-                            count.get(1);
-                            zeros += u32::from(count.put(1) == Put::Zero);
+                            count.get();
+                            zeros += u32::from(count.put() == Put::Zero);
                         }
-                        zeros + u32::from(count.put(1) == Put::Zero)
+                        zeros + u32::from(count.put() == Put::Zero)
                     })
                 })
                 .collect();

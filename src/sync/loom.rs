@@ -31,7 +31,16 @@ macro_rules! fence {
         }
     };
 }
-pub(crate) use {fence, fence as fence_after_rmw, mo};
+
+/// The fence of a site that restarts sections.
+macro_rules! section_fence {
+    ($site:literal, $order:ident) => {
+        if $crate::sync::model::fence($site, $crate::sync::atomic::Ordering::$order).is_some() {
+            $crate::sync::rseq::fence()
+        }
+    };
+}
+pub(crate) use {fence, fence as fence_after_rmw, mo, section_fence};
 
 /// Cells whose every access is a closure, so that loom sees where it begins and ends.
 pub mod cell {
@@ -189,6 +198,16 @@ pub mod model {
     /// Puts the calling thread on `cpu` (0 or 1) until it says otherwise.
     pub fn set_cpu(cpu: u32) {
         super::cpu::CPU.with(|cell| cell.set(cpu));
+    }
+
+    /// Whether structures made from now on count in restartable sequences. The same in every iteration of a model.
+    pub fn use_sections(sections: bool) {
+        crate::sync::rseq::use_sections(sections);
+    }
+
+    /// Makes the next restartable sequence of the calling thread give up, as if the thread had been preempted.
+    pub fn abort_next_section() {
+        crate::sync::rseq::abort();
     }
 
     /// The half of an ordering that a mutant takes away.

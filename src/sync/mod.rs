@@ -39,6 +39,7 @@ mod imp;
 mod imp;
 
 mod parker;
+pub(crate) mod rseq;
 
 pub use imp::*;
 pub use parker::{Parked, Parker};

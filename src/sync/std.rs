@@ -50,7 +50,14 @@ macro_rules! fence_after_rmw {
         $crate::sync::atomic::after_rmw($crate::sync::atomic::Ordering::$order)
     };
 }
-pub(crate) use {fence, fence_after_rmw, mo};
+
+/// The fence of a site that restarts sections.
+macro_rules! section_fence {
+    ($site:literal, $order:ident) => {
+        $crate::sync::rseq::fence()
+    };
+}
+pub(crate) use {fence, fence_after_rmw, mo, section_fence};
 
 /// Cells whose every access is a closure, so that a checker can see where it begins and ends.
 pub mod cell {
@@ -225,7 +232,13 @@ pub(crate) mod cpu {
     pub(crate) fn raw() -> u32 {
         #[cfg(all(target_os = "linux", not(miri)))]
         {
-            super::rseq::cpu_id().unwrap_or_else(|| rustix::thread::sched_getcpu() as u32)
+            #[cfg(target_arch = "x86_64")]
+            if let Some(cpu) = crate::sync::rseq::cpu_id() {
+                return cpu;
+            }
+            // SAFETY: has no conditions. Not rustix's, which looks for the kernel's own code where valgrind has none.
+            let cpu = unsafe { libc::sched_getcpu() };
+            u32::try_from(cpu).unwrap_or(0)
         }
         #[cfg(not(all(target_os = "linux", not(miri))))]
         {
@@ -239,13 +252,24 @@ pub(crate) mod cpu {
 
     /// How many CPUs this machine can ever have.
     pub(crate) fn possible() -> u32 {
-        static POSSIBLE: std::sync::OnceLock<u32> = std::sync::OnceLock::new();
-        *POSSIBLE.get_or_init(|| {
-            let listed = std::fs::read_to_string("/sys/devices/system/cpu/possible")
-                .ok()
-                .and_then(|list| highest(&list))
-                .map_or(0, |highest| highest + 1);
-            listed.max(num_cpus::get() as u32)
+        listed().unwrap_or(0).max(num_cpus::get() as u32)
+    }
+
+    /// Whether the system itself has said so, so that no thread can ever be on a CPU beyond.
+    #[cfg_attr(
+        not(all(target_os = "linux", target_arch = "x86_64", not(miri))),
+        expect(dead_code, reason = "asked by sections")
+    )]
+    pub(crate) fn possible_is_certain() -> bool {
+        listed().is_some()
+    }
+
+    /// What the system says of possible CPUs. Read once.
+    fn listed() -> Option<u32> {
+        static LISTED: std::sync::OnceLock<Option<u32>> = std::sync::OnceLock::new();
+        *LISTED.get_or_init(|| {
+            let list = std::fs::read_to_string("/sys/devices/system/cpu/possible").ok()?;
+            highest(&list).map(|highest| highest + 1)
         })
     }
 
@@ -266,10 +290,6 @@ pub(crate) mod cpu {
         }
     }
 }
-
-#[cfg(target_os = "linux")]
-#[path = "rseq.rs"]
-mod rseq;
 
 /// The process-wide barrier of the system.
 pub(crate) mod membarrier {

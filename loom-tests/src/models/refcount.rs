@@ -5,7 +5,7 @@ use crate::harness::{Model, nothing};
 use ioctx::refcount::{PerCpuRef, Put};
 use ioctx::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use ioctx::sync::cell::UnsafeCell;
-use ioctx::sync::model::set_cpu;
+use ioctx::sync::model::{abort_next_section, set_cpu, use_sections};
 use ioctx::sync::{Arc, thread};
 
 struct Guarded {
@@ -20,6 +20,12 @@ unsafe impl Sync for Guarded {}
 unsafe impl Send for Guarded {}
 
 impl Guarded {
+    /// Counted in restartable sequences.
+    fn in_sections() -> Arc<Self> {
+        use_sections(true);
+        Self::new()
+    }
+
     fn new() -> Arc<Self> {
         Arc::new(Self { count: PerCpuRef::new(), released: AtomicUsize::new(0), payload: UnsafeCell::new(0) })
     }
@@ -41,7 +47,7 @@ impl Guarded {
 
     fn put(&self) {
         self.hold();
-        self.settle(self.count.put(1));
+        self.settle(self.count.put());
     }
 
     fn kill(&self) {
@@ -57,11 +63,11 @@ fn against_kill(users: u32) {
     let guarded = Guarded::new();
     let threads: Vec<_> = (0..users)
         .map(|user| {
-            guarded.count.get(1);
+            guarded.count.get();
             let guarded = Arc::clone(&guarded);
             thread::spawn(move || {
                 set_cpu(user % 2);
-                guarded.count.get(1);
+                guarded.count.get();
                 set_cpu((user + 1) % 2);
                 guarded.put();
                 guarded.put();
@@ -100,7 +106,7 @@ pub(super) fn models() -> Vec<Model> {
             body: || {
                 let guarded = Guarded::new();
                 let threads = [0, 1].map(|cpu| {
-                    guarded.count.get(1);
+                    guarded.count.get();
                     let guarded = Arc::clone(&guarded);
                     thread::spawn(move || {
                         set_cpu(cpu);
@@ -126,11 +132,11 @@ pub(super) fn models() -> Vec<Model> {
                     set_cpu(1);
                     // Acquire: only what is ordered after the return of kill is promised.
                     let after = told.load(ioctx::sync::atomic::Ordering::Acquire) == 1;
-                    if theirs.count.try_get_live(1) {
+                    if theirs.count.try_get_live() {
                         assert!(!after, "a reference after the kill");
                         theirs.put();
                     }
-                    if theirs.count.try_get(1) {
+                    if theirs.count.try_get() {
                         theirs.put();
                     }
                 });
@@ -148,13 +154,90 @@ pub(super) fn models() -> Vec<Model> {
             least: 13,
             body: || {
                 let guarded = Guarded::new();
-                guarded.count.get(1);
+                guarded.count.get();
                 let theirs = Arc::clone(&guarded);
                 let thread =
                     thread::spawn(move || theirs.count.kill().map(|put| theirs.settle(put)).is_some());
                 let mine = guarded.count.kill().map(|put| guarded.settle(put)).is_some();
                 guarded.put();
                 assert!(thread.join().unwrap() != mine, "one killer");
+                assert_eq!(guarded.released.load(Relaxed), 1, "released once");
+            },
+            after: nothing,
+        },
+        Model {
+            name: "refcount.sections_kill",
+            checks: "refcount.mode.fence: get, migrate, put in sections against kill: nothing is counted after the sum, the last sees all",
+            bound: None,
+            least: 423,
+            body: || {
+                let guarded = Guarded::in_sections();
+                guarded.count.get();
+                let theirs = Arc::clone(&guarded);
+                let thread = thread::spawn(move || {
+                    set_cpu(1);
+                    theirs.count.get();
+                    set_cpu(0);
+                    theirs.put();
+                    theirs.put();
+                });
+                guarded.kill();
+                thread.join().unwrap();
+                assert_eq!(guarded.released.load(Relaxed), 1, "released once");
+            },
+            after: nothing,
+        },
+        Model {
+            name: "refcount.sections_two_users",
+            checks: "two users in sections, one of them aborted, against kill",
+            bound: Some(3),
+            least: 594,
+            body: || {
+                let guarded = Guarded::in_sections();
+                let threads = [0, 1].map(|cpu| {
+                    guarded.count.get();
+                    let guarded = Arc::clone(&guarded);
+                    thread::spawn(move || {
+                        set_cpu(cpu);
+                        if cpu == 1 {
+                            // Counts in the global word instead.
+                            abort_next_section();
+                        }
+                        guarded.put();
+                    })
+                });
+                guarded.kill();
+                threads.into_iter().for_each(|thread| thread.join().unwrap());
+                assert_eq!(guarded.released.load(Relaxed), 1, "released once");
+            },
+            after: nothing,
+        },
+        Model {
+            name: "refcount.sections_try_get_live",
+            checks: "try_get_live, in a section or aborted, against kill: none succeeds after it returned",
+            bound: None,
+            least: 1163,
+            body: || {
+                let guarded = Guarded::in_sections();
+                let killed = Arc::new(AtomicUsize::new(0));
+                let (theirs, told) = (Arc::clone(&guarded), Arc::clone(&killed));
+                let thread = thread::spawn(move || {
+                    set_cpu(1);
+                    for aborted in [true, false] {
+                        if aborted {
+                            abort_next_section();
+                        }
+                        // Acquire: only what is ordered after the return of kill is promised.
+                        let after = told.load(ioctx::sync::atomic::Ordering::Acquire) == 1;
+                        if theirs.count.try_get_live() {
+                            assert!(!after, "a reference after the kill");
+                            theirs.put();
+                        }
+                    }
+                });
+                guarded.kill();
+                killed.store(1, ioctx::sync::atomic::Ordering::Release);
+                thread.join().unwrap();
                 assert_eq!(guarded.released.load(Relaxed), 1, "released once");
             },
             after: nothing,

@@ -1,0 +1,81 @@
+//! Sections as loom can see them: atomic with respect to the fence and to each other on one CPU, and
+//! nothing more.
+//!
+//! A lock per CPU stands for the CPU itself: a section holds it, and the fence takes each in turn. What the
+//! kernel does is that and no more: whoever runs on a CPU after a section there was preempted, or after the
+//! fence interrupted it, sees what came before. Aborts come when the model says so.
+
+use super::{GIVE_UP, Kind, ONE};
+use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use crate::sync::cpu;
+use loom::sync::Mutex;
+use std::cell::Cell;
+use std::sync::atomic::AtomicBool;
+
+loom::lazy_static! {
+    static ref CPUS: [Mutex<()>; 2] = [Mutex::new(()), Mutex::new(())];
+}
+
+static SECTIONS: AtomicBool = AtomicBool::new(false);
+loom::thread_local!(static ABORT: Cell<bool> = Cell::new(false));
+
+/// Whether structures made from now on use sections. The same in every iteration of a model.
+pub(in crate::sync) fn use_sections(sections: bool) {
+    SECTIONS.store(sections, std::sync::atomic::Ordering::Relaxed);
+}
+
+/// Makes the next section of the calling thread give up, as if it had been preempted.
+pub(in crate::sync) fn abort() {
+    ABORT.with(|abort| abort.set(true));
+}
+
+/// What the model said.
+pub(crate) fn kind() -> Kind {
+    match SECTIONS.load(std::sync::atomic::Ordering::Relaxed) {
+        true => Kind::LibcArea,
+        false => Kind::Portable("models use sections only where they say so"),
+    }
+}
+
+/// Adds `delta` to this CPU's slot unless the mode word says to give up.
+///
+/// # Safety
+///
+/// None to keep here.
+pub(crate) unsafe fn add<'a>(mode: &AtomicUsize, delta: i64, slot: impl Fn(u32) -> &'a AtomicU64) -> bool {
+    if kind() != Kind::LibcArea || ABORT.with(Cell::take) {
+        return false;
+    }
+    let cpu = cpu::raw();
+    let _preemption_waits = CPUS[cpu as usize].lock().unwrap();
+    if mode.load(Relaxed) & GIVE_UP != 0 {
+        return false;
+    }
+    // A plain addition: only the lock keeps it whole.
+    let slot = slot(cpu);
+    slot.store(slot.load(Relaxed).wrapping_add_signed(delta), Relaxed);
+    true
+}
+
+/// [`add`] of one unit.
+///
+/// # Safety
+///
+/// None to keep here.
+pub(crate) unsafe fn add_one<'a, const UP: bool>(
+    mode: &AtomicUsize,
+    slot: impl Fn(u32) -> &'a AtomicU64,
+) -> bool {
+    // SAFETY: as here.
+    unsafe { add(mode, if UP { ONE } else { -ONE }, slot) }
+}
+
+/// Orders every section before against everything after, and what came before against every section after.
+pub(crate) fn fence() {
+    CPUS.iter().for_each(|cpu| drop(cpu.lock().unwrap()));
+}
+
+/// Threads of a model are always known to the kernel.
+pub(crate) fn rejoin() -> bool {
+    false
+}

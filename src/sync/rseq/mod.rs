@@ -1,0 +1,60 @@
+//! Restartable sequences (rseq(2)): short stretches of code that end in one store, and that the kernel does
+//! not let run across a preemption, a migration or a signal.
+//!
+//! A thread that is taken off its CPU inside a section continues at the section's abort address. Here an
+//! abort never tries again: it reports failure, and the caller uses the global side of its structure, which
+//! is right in every mode. So a section is wait-free, and a debugger can step through it.
+//!
+//! # The area
+//!
+//! The kernel and each thread share a small area: the CPU number (`cpu_id`, negative while not registered)
+//! and a pointer to the section that the thread is in (`rseq_cs`, the only field that is ever written
+//! here). The C library registers one for every thread (glibc 2.35 and later, unless told not to by
+//! `glibc.pthread.rseq=0`). Where it does not, each thread has one of this module's, registered at the
+//! thread's first failed section and unregistered when the thread ends. All areas lie at one offset from
+//! the thread pointer, so that a section needs no look-up.
+//!
+//! # What makes a section right
+//!
+//! 1. Its descriptor and its abort address, preceded by the signature the kernel was told, stay in the
+//!    program for good.
+//! 2. It makes no call, touches no stack, and commits by its last instruction.
+//! 3. It reads the CPU number inside the section, and gives up if it is negative.
+//! 4. A slot is written by sections only, each on the slot's own CPU; whoever else wants to read it first
+//!    makes sections give up, by a word they all read, and then has the kernel restart those that may have
+//!    read it before ([`fence`]).
+
+#[cfg(all(loom, feature = "loom"))]
+#[path = "loom.rs"]
+mod imp;
+#[cfg(all(target_os = "linux", target_arch = "x86_64", not(miri), not(all(loom, feature = "loom"))))]
+#[path = "x86_64.rs"]
+mod imp;
+#[cfg(not(any(all(target_os = "linux", target_arch = "x86_64", not(miri)), all(loom, feature = "loom"))))]
+#[path = "none.rs"]
+mod imp;
+
+#[cfg(all(target_os = "linux", target_arch = "x86_64", not(miri), not(all(loom, feature = "loom"))))]
+pub(super) use imp::cpu_id;
+#[cfg(all(loom, feature = "loom"))]
+pub(super) use imp::{abort, use_sections};
+pub(crate) use imp::{add, add_one, fence, kind, rejoin};
+
+/// Whether per-CPU operations are sections, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Kind {
+    /// They are, in the area that the C library has registered.
+    LibcArea,
+    /// They are, in an area of this crate's, since the C library has none.
+    OwnArea,
+    /// They are locked instructions, for this reason.
+    Portable(&'static str),
+}
+
+/// The bit of a mode word that makes sections give up. The rest is the address of the slots, 128 bytes
+/// apart, one for each possible CPU.
+pub(crate) const GIVE_UP: usize = 1;
+
+/// The unit in which slots are counted: bit 0 belongs to those that are closed by locked instructions.
+pub(crate) const ONE: i64 = 2;
