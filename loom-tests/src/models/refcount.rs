@@ -242,5 +242,26 @@ pub(super) fn models() -> Vec<Model> {
             },
             after: nothing,
         },
+        Model {
+            name: "refcount.kill_all",
+            checks: "two counts killed behind one fence, against a user of both",
+            bound: Some(3),
+            least: 122,
+            body: || {
+                let both = [Guarded::in_sections(), Guarded::in_sections()];
+                both.iter().for_each(|guarded| guarded.count.get());
+                let theirs = both.each_ref().map(Arc::clone);
+                let thread = thread::spawn(move || {
+                    set_cpu(1);
+                    theirs.iter().for_each(|guarded| guarded.put());
+                });
+                PerCpuRef::kill_all(both.iter().map(|guarded| &guarded.count), |place, put| {
+                    both[place].settle(put.expect("nobody else kills"));
+                });
+                thread.join().unwrap();
+                assert!(both.iter().all(|guarded| guarded.released.load(Relaxed) == 1), "released once");
+            },
+            after: nothing,
+        },
     ]
 }
