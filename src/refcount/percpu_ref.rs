@@ -46,7 +46,10 @@ pub enum Put {
 /// assert!(!count.try_get_live());
 /// ```
 #[derive(Debug)]
+#[repr(C)]
 pub struct PerCpuRef {
+    /// First, so that its address is that of the count, which callers have at hand.
+    ///
     /// For sections: the address of the slots, with `GIVE_UP` once killed, or from the beginning where
     /// slots are counted in by locked instructions.
     mode: AtomicUsize,
