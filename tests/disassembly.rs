@@ -40,11 +40,12 @@ fn inlined(instructions: &[String]) -> usize {
     let descriptor = instructions.iter().position(|instruction| instruction.starts_with("lea")).unwrap();
     let commit = instructions.iter().rposition(|instruction| instruction.starts_with("add")).unwrap();
     let loads = instructions[..descriptor].iter().filter(|instruction| instruction.contains('(')).count();
-    loads + commit + 1 - descriptor
+    let jumps = instructions[..descriptor].iter().filter(|instruction| instruction.starts_with('j')).count();
+    loads + jumps + commit + 1 - descriptor
 }
 
 #[test]
-fn a_get_or_put_is_eleven_instructions_and_none_is_locked() {
+fn a_get_or_put_is_some_dozen_instructions_and_none_is_locked() {
     let count = PerCpuRef::new();
     ioctx_disassembled_get(&count);
     assert!(!ioctx_disassembled_put(&count));
@@ -55,8 +56,9 @@ fn a_get_or_put_is_eleven_instructions_and_none_is_locked() {
         };
         let listing = instructions.join("\n");
         assert!(listing.contains("%fs:"), "the search finds something else:\n{listing}");
-        // Eleven with link-time optimisation; without it the place of the area is looked up in a table first.
-        assert!(inlined(&instructions) <= 12, "{} instructions:\n{listing}", inlined(&instructions));
+        // Eleven, and two to ask whether there are sections at all, with link-time optimisation; without it the place of
+        // the area is looked up in a table first.
+        assert!(inlined(&instructions) <= 14, "{} instructions:\n{listing}", inlined(&instructions));
         assert!(!listing.contains("lock"), "a locked instruction:\n{listing}");
         println!("{function}: {} instructions", inlined(&instructions));
     }

@@ -88,12 +88,9 @@ impl PerCpuRef {
     }
 
     fn with_sections(sections: bool) -> Self {
-        // `Portable` has looked the area up as well, so that a section may begin and give up.
-        let _ = rseq::kind();
         let slots = PerCpu::new(|_| Counter::new());
-        let give_up = if sections { 0 } else { GIVE_UP };
         Self {
-            mode: AtomicUsize::new(slots.base().expose_provenance() | give_up),
+            mode: AtomicUsize::new(slots.base().expose_provenance()),
             slots,
             global: CachePadded::new(Global {
                 count: AtomicU64::new(BIAS + 1),
@@ -104,17 +101,33 @@ impl PerCpuRef {
     }
 
     /// Counts `n` up, or down, in this CPU's slot by a section.
+    ///
+    /// # Safety
+    ///
+    /// 1. `this` is valid until the section has committed or given up.
     #[inline(always)]
-    fn section<const UP: bool>(&self, n: u32) -> bool {
-        let slot = |cpu| self.slots.get(CpuId(cpu)).word();
-        // SAFETY: 1. asked in the constructor. 2. the slots of possible CPUs, 128 bytes apart; where
-        // `GIVE_UP` is not set they are written by sections only.
+    unsafe fn section<const UP: bool>(this: *const Self, n: u32) -> bool {
+        // SAFETY: valid by 1. Nothing is borrowed past the commit. For the section: 1. asked in the constructor, whose
+        // answer `sections` is. 2. the slots of possible CPUs, 128 bytes apart, written by sections only.
         unsafe {
+            if !(*this).sections {
+                return false;
+            }
+            let mode = &raw const (*this).mode;
+            let slots = &raw const (*this).slots;
+            let slot = |cpu| (*slots).get(CpuId(cpu)).word();
             match i64::from(n) * ONE {
-                ONE => rseq::add_one::<UP>(&self.mode, slot),
-                step => rseq::add(&self.mode, if UP { step } else { -step }, slot),
+                ONE => rseq::add_one::<UP>(mode, slot),
+                step => rseq::add(mode, if UP { step } else { -step }, slot),
             }
         }
+    }
+
+    /// Counts `n` up by a section.
+    #[inline(always)]
+    fn count_up(&self, n: u32) -> bool {
+        // SAFETY: borrowed.
+        unsafe { Self::section::<true>(self, n) }
     }
 
     /// Takes a reference. The caller holds one already, so the count cannot be zero.
@@ -126,7 +139,7 @@ impl PerCpuRef {
     /// Takes `n` references. The caller holds one already.
     #[inline(always)]
     pub fn get_many(&self, n: u32) {
-        if !self.section::<true>(n) {
+        if !self.count_up(n) {
             self.get_slow(n);
         }
     }
@@ -136,7 +149,7 @@ impl PerCpuRef {
     /// Lock-free after the kill.
     #[inline]
     pub fn try_get(&self) -> bool {
-        self.section::<true>(1) || self.local_get(1) || self.global_get(|count| count != 0)
+        self.count_up(1) || self.local_get(1) || self.global_get(|count| count != 0)
     }
 
     /// Takes a reference unless the count was killed.
@@ -147,7 +160,7 @@ impl PerCpuRef {
     /// count will not reach zero before this reference is put, not that nobody has killed it since.
     #[inline(always)]
     pub fn try_get_live(&self) -> bool {
-        self.section::<true>(1) || self.try_get_live_slow()
+        self.count_up(1) || self.try_get_live_slow()
     }
 
     #[inline(never)]
@@ -169,11 +182,7 @@ impl PerCpuRef {
     /// if the thread is only now made known to the kernel.
     #[inline]
     fn local_get(&self, n: u32) -> bool {
-        if self.sections {
-            rseq::rejoin() && self.section::<true>(n)
-        } else {
-            self.slots.local().add(n).is_ok()
-        }
+        if self.sections { rseq::rejoin() && self.count_up(n) } else { self.slots.local().add(n).is_ok() }
     }
 
     /// Takes a reference in the global word, if `may` agrees with what is there.
@@ -209,8 +218,8 @@ impl PerCpuRef {
     /// 1. `this` is valid until the references are given back, which the references themselves may ensure.
     #[inline(always)]
     pub unsafe fn put_raw(this: *const Self, n: u32) -> Put {
-        // SAFETY: valid by 1.; borrowed until the section has committed, and not after.
-        if unsafe { (*this).section::<false>(n) } {
+        // SAFETY: valid by 1.
+        if unsafe { Self::section::<false>(this, n) } {
             return Put::Held;
         }
         // SAFETY: handed on; the references are not given back yet.
@@ -225,10 +234,10 @@ impl PerCpuRef {
         // SAFETY: valid until the references are given back. What is borrowed past this block is atomics
         // only: the slot until it has taken the references, and the global word if nothing else did.
         let (slot, count) = unsafe {
-            let this = &*this;
-            if this.sections && rseq::rejoin() && this.section::<false>(n) {
+            if (*this).sections && rseq::rejoin() && Self::section::<false>(this, n) {
                 return Put::Held;
             }
+            let this = &*this;
             ((!this.sections).then(|| this.slots.local()), &this.global.count)
         };
         if slot.is_some_and(|slot| slot.sub(n).is_ok()) {
@@ -265,7 +274,8 @@ impl PerCpuRef {
     ///
     /// # Panics
     ///
-    /// As [`kill`](Self::kill). If `found` panics, counts after it are dying but not killed.
+    /// As [`kill`](Self::kill). If `counts` or `found` panics, counts that were begun with and not told of are dying
+    /// and never found zero.
     ///
     /// # Examples
     ///

@@ -232,7 +232,7 @@ pub(crate) mod cpu {
     pub(crate) fn raw() -> u32 {
         #[cfg(all(target_os = "linux", not(miri)))]
         {
-            #[cfg(target_arch = "x86_64")]
+            #[cfg(all(target_arch = "x86_64", target_pointer_width = "64"))]
             if let Some(cpu) = crate::sync::rseq::cpu_id() {
                 return cpu;
             }
@@ -257,7 +257,7 @@ pub(crate) mod cpu {
 
     /// Whether the system itself has said so, so that no thread can ever be on a CPU beyond.
     #[cfg_attr(
-        not(all(target_os = "linux", target_arch = "x86_64", not(miri))),
+        not(all(target_os = "linux", target_arch = "x86_64", target_pointer_width = "64", not(miri))),
         expect(dead_code, reason = "asked by sections")
     )]
     pub(crate) fn possible_is_certain() -> bool {

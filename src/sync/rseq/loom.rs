@@ -41,14 +41,19 @@ pub(crate) fn kind() -> Kind {
 ///
 /// # Safety
 ///
-/// None to keep here.
-pub(crate) unsafe fn add<'a>(mode: &AtomicUsize, delta: i64, slot: impl Fn(u32) -> &'a AtomicU64) -> bool {
+/// `mode` is valid.
+pub(crate) unsafe fn add<'a>(
+    mode: *const AtomicUsize,
+    delta: i64,
+    slot: impl Fn(u32) -> &'a AtomicU64,
+) -> bool {
     if kind() != Kind::LibcArea || ABORT.with(Cell::take) {
         return false;
     }
     let cpu = cpu::raw();
     let _preemption_waits = CPUS[cpu as usize].lock().unwrap();
-    if mode.load(Relaxed) & GIVE_UP != 0 {
+    // SAFETY: valid, as outside loom.
+    if unsafe { &*mode }.load(Relaxed) & GIVE_UP != 0 {
         return false;
     }
     // A plain addition: only the lock keeps it whole.
@@ -61,12 +66,12 @@ pub(crate) unsafe fn add<'a>(mode: &AtomicUsize, delta: i64, slot: impl Fn(u32) 
 ///
 /// # Safety
 ///
-/// None to keep here.
+/// `mode` is valid.
 pub(crate) unsafe fn add_one<'a, const UP: bool>(
-    mode: &AtomicUsize,
+    mode: *const AtomicUsize,
     slot: impl Fn(u32) -> &'a AtomicU64,
 ) -> bool {
-    // SAFETY: as here.
+    // SAFETY: handed on.
     unsafe { add(mode, if UP { ONE } else { -ONE }, slot) }
 }
 

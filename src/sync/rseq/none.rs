@@ -14,7 +14,7 @@ pub(crate) fn kind() -> Kind {
 ///
 /// None to keep.
 #[inline(always)]
-pub(crate) unsafe fn add<'a>(_: &AtomicUsize, _: i64, _: impl Fn(u32) -> &'a AtomicU64) -> bool {
+pub(crate) unsafe fn add<'a>(_: *const AtomicUsize, _: i64, _: impl Fn(u32) -> &'a AtomicU64) -> bool {
     false
 }
 
@@ -24,7 +24,10 @@ pub(crate) unsafe fn add<'a>(_: &AtomicUsize, _: i64, _: impl Fn(u32) -> &'a Ato
 ///
 /// None to keep.
 #[inline(always)]
-pub(crate) unsafe fn add_one<'a, const UP: bool>(_: &AtomicUsize, _: impl Fn(u32) -> &'a AtomicU64) -> bool {
+pub(crate) unsafe fn add_one<'a, const UP: bool>(
+    _: *const AtomicUsize,
+    _: impl Fn(u32) -> &'a AtomicU64,
+) -> bool {
     false
 }
 

@@ -2,13 +2,17 @@
 
 use super::{GIVE_UP, Kind, ONE};
 use rustix::thread::{MembarrierCommand, membarrier, membarrier_query};
-use std::arch::{asm, global_asm};
+use std::arch::asm;
+#[cfg(feature = "own-rseq")]
+use std::arch::global_asm;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicIsize, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 /// Where the area lies from the thread pointer, in every thread; `UNKNOWN` until looked up.
 static OFFSET: AtomicIsize = AtomicIsize::new(UNKNOWN);
 const UNKNOWN: isize = isize::MAX;
+/// There is no area: sections must not even begin.
+const ABSENT: isize = isize::MIN;
 
 /// Precedes each abort address; the kernel was told it at registration. As the C library has it.
 const SIGNATURE: u32 = 0x5305_3053;
@@ -16,13 +20,11 @@ const SIGNATURE: u32 = 0x5305_3053;
 const UNREGISTERED: i32 = -1;
 const NEVER: i32 = -2;
 
-// The C library's symbols are weak: an older one has none, and then their addresses are null. The area of
-// our own has its offset fixed when the program is loaded; it stands here, and not in a `thread_local!`,
-// because a section must reach it by that offset alone. Weak and hidden: if two versions of this crate are
-// linked into one object, they share it.
+// The area of our own has its offset fixed when the program is loaded; it stands here, and not in a
+// `thread_local!`, because a section must reach it by that offset alone. Weak and hidden: if two versions of this
+// crate are linked into one object, they share it.
+#[cfg(feature = "own-rseq")]
 global_asm!(
-    ".weak __rseq_offset",
-    ".weak __rseq_size",
     ".pushsection .tdata.__ioctx_rseq_area, \"awT\", @progbits",
     ".balign 32",
     ".weak __ioctx_rseq_area",
@@ -48,16 +50,18 @@ fn offset() -> isize {
 
 /// Finds the area: its offset, and whether it is the C library's.
 #[cold]
+#[inline(never)]
 fn look_up() -> (isize, bool) {
     let (offset, size): (*const isize, *const u32);
-    let own: isize;
-    // SAFETY: reads entries of the global offset table, which the loader has filled.
+    // Weak, said wherever this is compiled to: an older C library has no such symbols, and then their addresses are null.
+    // SAFETY: reads two entries of the global offset table, which the loader has filled.
     unsafe {
         asm!(
+            ".weak __rseq_offset",
+            ".weak __rseq_size",
             "mov {0}, qword ptr [rip + __rseq_offset@GOTPCREL]",
             "mov {1}, qword ptr [rip + __rseq_size@GOTPCREL]",
-            "mov {2}, qword ptr [rip + __ioctx_rseq_area@GOTTPOFF]",
-            out(reg) offset, out(reg) size, out(reg) own,
+            out(reg) offset, out(reg) size,
             options(nostack, preserves_flags, readonly, pure)
         );
     }
@@ -66,21 +70,45 @@ fn look_up() -> (isize, bool) {
     let found = match (offset, size) {
         // A size of 0 says that it did not register.
         (Some(offset), Some(size)) if *size > 0 => (*offset, true),
-        _ => (own, false),
+        _ => (own_offset(), false),
     };
     // Relaxed: as above.
     OFFSET.store(found.0, Relaxed);
     found
 }
 
-/// `cpu_id` as the kernel last left it.
+/// Where the area of our own lies.
+fn own_offset() -> isize {
+    #[cfg(feature = "own-rseq")]
+    {
+        let own: isize;
+        // SAFETY: reads an entry of the global offset table, which the loader has filled.
+        unsafe {
+            asm!(
+                ".weak __ioctx_rseq_area",
+                ".hidden __ioctx_rseq_area",
+                "mov {0}, qword ptr [rip + __ioctx_rseq_area@GOTTPOFF]",
+                out(reg) own, options(nostack, preserves_flags, readonly, pure)
+            );
+        }
+        own
+    }
+    #[cfg(not(feature = "own-rseq"))]
+    ABSENT
+}
+
+/// `cpu_id` as the kernel last left it; negative if there is no area, or the thread is not registered.
 #[inline(always)]
 fn cpu() -> i32 {
+    let offset = offset();
+    if offset == ABSENT {
+        return NEVER;
+    }
     let cpu: i32;
-    // SAFETY: at this offset each thread has a `struct rseq`, the C library's or ours; `cpu_id` is its
-    // second word. The kernel changes it at any time, which a load in assembly may see.
+    // SAFETY: at this offset each thread has a `struct rseq`, the C library's or ours; `cpu_id` is its second word.
+    // The kernel changes it at any time, which a load in assembly may see.
     unsafe {
-        asm!("mov {0:e}, dword ptr fs:[{1} + 4]", out(reg) cpu, in(reg) offset(),
+        asm!("mov {0:e}, dword ptr fs:[{1} + 4]", out(reg) cpu, in(reg) offset,
             options(nostack, preserves_flags, readonly));
     }
     cpu
@@ -92,18 +120,62 @@ pub(in crate::sync) fn cpu_id() -> Option<u32> {
     u32::try_from(cpu()).ok()
 }
 
+/// Sees to it that this code is never unloaded: a thread's `rseq_cs` may point to its last section long after, and the
+/// kernel kills a thread whose section it cannot read. Returns whether that is so.
+fn stays_loaded() -> bool {
+    unsafe extern "C" fn is_main(
+        object: *mut libc::dl_phdr_info,
+        _size: usize,
+        address: *mut libc::c_void,
+    ) -> libc::c_int {
+        // SAFETY: the loader's description of an object, valid during this call.
+        let (object, headers) = unsafe {
+            (&*object, std::slice::from_raw_parts((*object).dlpi_phdr, (*object).dlpi_phnum.into()))
+        };
+        let inside = headers.iter().any(|header| {
+            let start = object.dlpi_addr.wrapping_add(header.p_vaddr);
+            header.p_type == libc::PT_LOAD && (address as u64).wrapping_sub(start) < header.p_memsz
+        });
+        // Ends the walk at the first object, which is the program itself.
+        if inside { 1 } else { 2 }
+    }
+
+    let here = (&raw const OFFSET).cast_mut().cast::<libc::c_void>();
+    // SAFETY: the function fits, and `here` is only compared.
+    if unsafe { libc::dl_iterate_phdr(Some(is_main), here) } == 1 {
+        return true;
+    }
+    let mut found = std::mem::MaybeUninit::<libc::Dl_info>::zeroed();
+    // SAFETY: `found` may be all zeros, and is filled if the result is not 0. The name is that of an object that is loaded,
+    // so that nothing is run; it is marked as one to keep.
+    unsafe {
+        libc::dladdr(here, found.as_mut_ptr()) != 0
+            && !libc::dlopen(
+                found.assume_init().dli_fname,
+                libc::RTLD_LAZY | libc::RTLD_NOLOAD | libc::RTLD_NODELETE,
+            )
+            .is_null()
+    }
+}
+
 /// Whether sections can be used. Decided once; the first call registers with the kernel, which takes some
 /// 10 ms in a process that already has threads.
 pub(crate) fn kind() -> Kind {
     static KIND: OnceLock<Kind> = OnceLock::new();
     *KIND.get_or_init(|| {
-        let libc = look_up().1;
+        let (offset, libc) = look_up();
         if std::env::var_os("IOCTX_PERCPU").is_some_and(|value| value == "portable") {
             return Kind::Portable("IOCTX_PERCPU says so");
         }
         if !crate::sync::cpu::possible_is_certain() {
             // A section would write to the slot of a CPU that there is none for.
             return Kind::Portable("the system does not say how many CPUs it can have");
+        }
+        if offset == ABSENT {
+            return Kind::Portable("the C library has registered no area, and the feature own-rseq is off");
+        }
+        if !stays_loaded() {
+            return Kind::Portable("this code may be unloaded");
         }
         if cpu() < 0 && (libc || !register()) {
             return Kind::Portable("the kernel has no restartable sequences, or they are forbidden here");
@@ -220,11 +292,11 @@ macro_rules! section {
 ///
 /// # Safety
 ///
-/// 1. [`kind`] was asked before, and is not portable, or the mode word has `GIVE_UP` set for good.
-/// 2. Unless `GIVE_UP` is set, the word is the address of as many slots as there are possible CPUs, 128
+/// 1. [`kind`] was asked before, and is not portable.
+/// 2. `mode` is valid until the section has committed or given up. Unless `GIVE_UP` is set, the word is the address of as many slots as there are possible CPUs, 128
 ///    bytes apart, 8 bytes each, which are written by sections only.
 #[inline(always)]
-pub(crate) unsafe fn add<'a>(mode: &AtomicUsize, delta: i64, _: impl Fn(u32) -> &'a AtomicU64) -> bool {
+pub(crate) unsafe fn add<'a>(mode: *const AtomicUsize, delta: i64, _: impl Fn(u32) -> &'a AtomicU64) -> bool {
     // SAFETY: 1. descriptor and abort address are in sections of the program; the signature precedes the
     // latter. 2. no call, no stack; the last instruction is the one store to memory that others see. 3. the
     // sign of the CPU number is tested.
@@ -240,7 +312,7 @@ pub(crate) unsafe fn add<'a>(mode: &AtomicUsize, delta: i64, _: impl Fn(u32) -> 
 /// As there.
 #[inline(always)]
 pub(crate) unsafe fn add_one<'a, const UP: bool>(
-    mode: &AtomicUsize,
+    mode: *const AtomicUsize,
     _: impl Fn(u32) -> &'a AtomicU64,
 ) -> bool {
     // SAFETY: as in `add`.
