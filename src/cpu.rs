@@ -36,10 +36,11 @@ pub fn hint() -> CpuId {
     CpuId(cpu::raw())
 }
 
-/// Whether per-CPU operations are restartable sequences or locked instructions, and why. Decided once, when it is first
-/// asked or the first structure that could use them is made. The environment variable `IOCTX_PERCPU=portable` forces the
-/// latter. Without the feature `own-rseq` sections need the C library's area; with it, where the library has none,
-/// each thread registers one of its own at its first operation, which is then not for allocators or signal handlers.
+/// Whether per-CPU operations are restartable sequences or locked instructions, and why. Decided once, when
+/// it is first asked or the first structure that could use them is made. The environment variable
+/// `IOCTX_PERCPU=portable` forces the latter. Without the feature `own-rseq` sections need the C library's
+/// area; with it, where the library has none, each thread registers one of its own at its first operation,
+/// which is then not for allocators or signal handlers.
 ///
 /// ```
 /// println!("{:?}", ioctx::cpu::kind());

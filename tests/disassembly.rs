@@ -34,8 +34,8 @@ fn straight_line(function: &str) -> Option<Vec<String>> {
     Some(instructions.take_while(|instruction| !instruction.starts_with("ret")).collect())
 }
 
-/// What a caller would have inlined: from the load of the area's place to the commit, without the register shuffling of
-/// a function of its own.
+/// What a caller would have inlined: from the load of the area's place to the commit, without the register
+/// shuffling of a function of its own.
 fn inlined(instructions: &[String]) -> usize {
     let descriptor = instructions.iter().position(|instruction| instruction.starts_with("lea")).unwrap();
     let commit = instructions.iter().rposition(|instruction| instruction.starts_with("add")).unwrap();
@@ -56,8 +56,8 @@ fn a_get_or_put_is_some_dozen_instructions_and_none_is_locked() {
         };
         let listing = instructions.join("\n");
         assert!(listing.contains("%fs:"), "the search finds something else:\n{listing}");
-        // Eleven, and two to ask whether there are sections at all, with link-time optimisation; without it the place of
-        // the area is looked up in a table first.
+        // Eleven, and two to ask whether there are sections at all, with link-time optimisation; without it
+        // the place of the area is looked up in a table first.
         assert!(inlined(&instructions) <= 14, "{} instructions:\n{listing}", inlined(&instructions));
         assert!(!listing.contains("lock"), "a locked instruction:\n{listing}");
         println!("{function}: {} instructions", inlined(&instructions));

@@ -200,8 +200,8 @@ impl<B: Backend> Context<B> {
                 work.into_parts();
                 // What is in the slot, unchanged by the backend or not, is what the caller gets back.
                 //
-                // SAFETY: with the completion we have tag and slot back, and the reference. The caller's place
-                // is free, and not shared.
+                // SAFETY: with the completion we have tag and slot back, and the reference. The caller's
+                // place is free, and not shared.
                 unsafe {
                     request.copy_from_nonoverlapping(shared.slot(tag), 1);
                     shared.tags.put_raw(tag);

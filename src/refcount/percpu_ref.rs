@@ -107,8 +107,9 @@ impl PerCpuRef {
     /// 1. `this` is valid until the section has committed or given up.
     #[inline(always)]
     unsafe fn section<const UP: bool>(this: *const Self, n: u32) -> bool {
-        // SAFETY: valid by 1. Nothing is borrowed past the commit. For the section: 1. asked in the constructor, whose
-        // answer `sections` is. 2. the slots of possible CPUs, 128 bytes apart, written by sections only.
+        // SAFETY: valid by 1. Nothing is borrowed past the commit. For the section: 1. asked in the
+        // constructor, whose answer `sections` is. 2. the slots of possible CPUs, 128 bytes apart, written
+        // by sections only.
         unsafe {
             if !(*this).sections {
                 return false;
@@ -274,8 +275,8 @@ impl PerCpuRef {
     ///
     /// # Panics
     ///
-    /// As [`kill`](Self::kill). If `counts` or `found` panics, counts that were begun with and not told of are dying
-    /// and never found zero.
+    /// As [`kill`](Self::kill). If `counts` or `found` panics, counts that were begun with and not told of
+    /// are dying and never found zero.
     ///
     /// # Examples
     ///

@@ -200,12 +200,14 @@ pub mod model {
         super::cpu::CPU.with(|cell| cell.set(cpu));
     }
 
-    /// Whether structures made from now on count in restartable sequences. The same in every iteration of a model.
+    /// Whether structures made from now on count in restartable sequences. The same in every iteration of a
+    /// model.
     pub fn use_sections(sections: bool) {
         crate::sync::rseq::use_sections(sections);
     }
 
-    /// Makes the next restartable sequence of the calling thread give up, as if the thread had been preempted.
+    /// Makes the next restartable sequence of the calling thread give up, as if the thread had been
+    /// preempted.
     pub fn abort_next_section() {
         crate::sync::rseq::abort();
     }

@@ -236,7 +236,8 @@ pub(crate) mod cpu {
             if let Some(cpu) = crate::sync::rseq::cpu_id() {
                 return cpu;
             }
-            // SAFETY: has no conditions. Not rustix's, which looks for the kernel's own code where valgrind has none.
+            // SAFETY: has no conditions. Not rustix's, which looks for the kernel's own code where valgrind
+            // has none.
             let cpu = unsafe { libc::sched_getcpu() };
             u32::try_from(cpu).unwrap_or(0)
         }

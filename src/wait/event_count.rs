@@ -176,8 +176,8 @@ impl EventCount {
 
 /// An announced sleep. See [`EventCount::prepare_wait`].
 ///
-/// Dropping it takes the announcement back. If it was picked to be woken meanwhile, every other sleeper is woken
-/// instead, and looks for itself.
+/// Dropping it takes the announcement back. If it was picked to be woken meanwhile, every other sleeper is
+/// woken instead, and looks for itself.
 #[derive(Debug)]
 #[must_use = "dropped, the announcement is taken back"]
 pub struct Key<'a> {

@@ -7,22 +7,22 @@
 //!
 //! # The area
 //!
-//! The kernel and each thread share a small area: the CPU number (`cpu_id`, negative while not registered) and a
-//! pointer to the section that the thread is in (`rseq_cs`, the only field that is ever written here). The C
-//! library registers one for every thread (glibc 2.35 and later, unless told not to by
-//! `glibc.pthread.rseq=0`). Where it does not, and the feature `own-rseq` is on, each thread has one of this
-//! module's, registered at the thread's first failed section and unregistered when the thread ends. All areas lie
-//! at one offset from the thread pointer, so that a section needs no look-up.
+//! The kernel and each thread share a small area: the CPU number (`cpu_id`, negative while not registered)
+//! and a pointer to the section that the thread is in (`rseq_cs`, the only field that is ever written
+//! here). The C library registers one for every thread (glibc 2.35 and later, unless told not to by
+//! `glibc.pthread.rseq=0`). Where it does not, and the feature `own-rseq` is on, each thread has one of
+//! this module's, registered at the thread's first failed section and unregistered when the thread ends.
+//! All areas lie at one offset from the thread pointer, so that a section needs no look-up.
 //!
-//! `own-rseq` is for programs. It makes the object it is linked into use static thread-local storage, of which a
-//! library that is loaded at run time can have only little; and a thread's first operation calls the allocator and
-//! the kernel, so that none may happen in an allocator or a signal handler.
+//! `own-rseq` is for programs. It makes the object it is linked into use static thread-local storage, of
+//! which a library that is loaded at run time can have only little; and a thread's first operation calls
+//! the allocator and the kernel, so that none may happen in an allocator or a signal handler.
 //!
 //! # What makes a section right
 //!
 //! 1. Its descriptor and its abort address, preceded by the signature the kernel was told, stay in the
-//!    program for good: a library that contains them is kept from being unloaded, since `rseq_cs` may point there
-//!    long after.
+//!    program for good: a library that contains them is kept from being unloaded, since `rseq_cs` may point
+//!    there long after.
 //! 2. It makes no call, touches no stack, and commits by its last instruction.
 //! 3. It reads the CPU number inside the section, and gives up if it is negative.
 //! 4. A slot is written by sections only, each on the slot's own CPU; whoever else wants to read it first

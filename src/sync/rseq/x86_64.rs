@@ -21,8 +21,8 @@ const UNREGISTERED: i32 = -1;
 const NEVER: i32 = -2;
 
 // The area of our own has its offset fixed when the program is loaded; it stands here, and not in a
-// `thread_local!`, because a section must reach it by that offset alone. Weak and hidden: if two versions of this
-// crate are linked into one object, they share it.
+// `thread_local!`, because a section must reach it by that offset alone. Weak and hidden: if two versions
+// of this crate are linked into one object, they share it.
 #[cfg(feature = "own-rseq")]
 global_asm!(
     ".pushsection .tdata.__ioctx_rseq_area, \"awT\", @progbits",
@@ -53,8 +53,9 @@ fn offset() -> isize {
 #[inline(never)]
 fn look_up() -> (isize, bool) {
     let (offset, size): (*const isize, *const u32);
-    // Weak, said wherever this is compiled to: an older C library has no such symbols, and then their addresses are null.
-    // SAFETY: reads two entries of the global offset table, which the loader has filled.
+    // Weak, said wherever this is compiled to: an older C library has no such symbols, and then their
+    // addresses are null. SAFETY: reads two entries of the global offset table, which the loader has
+    // filled.
     unsafe {
         asm!(
             ".weak __rseq_offset",
@@ -105,8 +106,8 @@ fn cpu() -> i32 {
         return NEVER;
     }
     let cpu: i32;
-    // SAFETY: at this offset each thread has a `struct rseq`, the C library's or ours; `cpu_id` is its second word.
-    // The kernel changes it at any time, which a load in assembly may see.
+    // SAFETY: at this offset each thread has a `struct rseq`, the C library's or ours; `cpu_id` is its
+    // second word. The kernel changes it at any time, which a load in assembly may see.
     unsafe {
         asm!("mov {0:e}, dword ptr fs:[{1} + 4]", out(reg) cpu, in(reg) offset,
             options(nostack, preserves_flags, readonly));
@@ -120,8 +121,8 @@ pub(in crate::sync) fn cpu_id() -> Option<u32> {
     u32::try_from(cpu()).ok()
 }
 
-/// Sees to it that this code is never unloaded: a thread's `rseq_cs` may point to its last section long after, and the
-/// kernel kills a thread whose section it cannot read. Returns whether that is so.
+/// Sees to it that this code is never unloaded: a thread's `rseq_cs` may point to its last section long
+/// after, and the kernel kills a thread whose section it cannot read. Returns whether that is so.
 fn stays_loaded() -> bool {
     unsafe extern "C" fn is_main(
         object: *mut libc::dl_phdr_info,
@@ -146,8 +147,8 @@ fn stays_loaded() -> bool {
         return true;
     }
     let mut found = std::mem::MaybeUninit::<libc::Dl_info>::zeroed();
-    // SAFETY: `found` may be all zeros, and is filled if the result is not 0. The name is that of an object that is loaded,
-    // so that nothing is run; it is marked as one to keep.
+    // SAFETY: `found` may be all zeros, and is filled if the result is not 0. The name is that of an object
+    // that is loaded, so that nothing is run; it is marked as one to keep.
     unsafe {
         libc::dladdr(here, found.as_mut_ptr()) != 0
             && !libc::dlopen(
@@ -293,8 +294,9 @@ macro_rules! section {
 /// # Safety
 ///
 /// 1. [`kind`] was asked before, and is not portable.
-/// 2. `mode` is valid until the section has committed or given up. Unless `GIVE_UP` is set, the word is the address of as many slots as there are possible CPUs, 128
-///    bytes apart, 8 bytes each, which are written by sections only.
+/// 2. `mode` is valid until the section has committed or given up. Unless `GIVE_UP` is set, the word is the
+///    address of as many slots as there are possible CPUs, 128 bytes apart, 8 bytes each, which are written
+///    by sections only.
 #[inline(always)]
 pub(crate) unsafe fn add<'a>(mode: *const AtomicUsize, delta: i64, _: impl Fn(u32) -> &'a AtomicU64) -> bool {
     // SAFETY: 1. descriptor and abort address are in sections of the program; the signature precedes the
