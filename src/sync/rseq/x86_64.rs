@@ -54,8 +54,9 @@ fn offset() -> isize {
 fn look_up() -> (isize, bool) {
     let (offset, size): (*const isize, *const u32);
     // Weak, said wherever this is compiled to: an older C library has no such symbols, and then their
-    // addresses are null. SAFETY: reads two entries of the global offset table, which the loader has
-    // filled.
+    // addresses are null.
+    //
+    // SAFETY: reads two entries of the global offset table, which the loader has filled.
     unsafe {
         asm!(
             ".weak __rseq_offset",
