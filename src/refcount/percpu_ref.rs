@@ -5,6 +5,7 @@ use crate::percpu::{CachePadded, Counter, PerCpu};
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use crate::sync::rseq::{self, GIVE_UP, ONE};
 use crate::sync::{fence, mo, section_fence};
+use std::mem::offset_of;
 
 /// More than all references that can ever be out, and far from overflow in both directions.
 const BIAS: u64 = 1 << 62;
@@ -48,15 +49,14 @@ pub enum Put {
 #[derive(Debug)]
 #[repr(C)]
 pub struct PerCpuRef {
-    /// First, so that its address is that of the count, which callers have at hand.
-    ///
-    /// For sections: the address of the slots, with `GIVE_UP` once killed, or from the beginning where
-    /// slots are counted in by locked instructions.
+    /// For sections: the address of the slots, with `GIVE_UP` once killed. First, so that its address is that of
+    /// the count, which callers have at hand.
     mode: AtomicUsize,
+    /// Whether the slots are counted in by sections, and by nothing else. On the line that every get and put reads
+    /// anyhow, and that only the killer writes.
+    sections: bool,
     slots: PerCpu<Counter>,
     global: CachePadded<Global>,
-    /// Whether the slots are counted in by sections, and by nothing else.
-    sections: bool,
 }
 
 #[derive(Debug)]
@@ -69,6 +69,7 @@ struct Global {
 }
 
 const _: () = assert!(size_of::<CachePadded<Counter>>() == 128, "the distance that sections know");
+const _: () = assert!(offset_of!(PerCpuRef, sections) < 128 && offset_of!(PerCpuRef, global) == 128);
 
 impl Default for PerCpuRef {
     fn default() -> Self {
@@ -307,9 +308,10 @@ impl PerCpuRef {
         if self.global.dead.swap(true, Relaxed) {
             return false;
         }
-        // Relaxed: the fence orders it before every section that begins, or begins again, after it. Where
-        // there are no sections it is set already.
-        self.mode.fetch_or(GIVE_UP, Relaxed);
+        if self.sections {
+            // Relaxed: the fence orders it before every section that begins, or begins again, after it.
+            self.mode.fetch_or(GIVE_UP, Relaxed);
+        }
         true
     }
 

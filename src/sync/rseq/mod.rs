@@ -48,17 +48,7 @@ mod imp;
 #[path = "none.rs"]
 mod imp;
 
-#[cfg(all(
-    target_os = "linux",
-    target_arch = "x86_64",
-    target_pointer_width = "64",
-    not(miri),
-    not(all(loom, feature = "loom"))
-))]
-pub(super) use imp::cpu_id;
-#[cfg(all(loom, feature = "loom"))]
-pub(super) use imp::{abort, use_sections};
-pub(crate) use imp::{add, add_one, fence, kind, rejoin};
+pub(crate) use imp::*;
 
 /// Whether per-CPU operations are sections, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
