@@ -14,7 +14,7 @@ pub struct CpuId(pub u32);
 /// Counted over *possible* CPUs, not over those online or allowed: a thread may be moved to any of them.
 /// Read once from the system.
 pub fn possible() -> u32 {
-    cpu::possible().max(1)
+    cpu::possible()
 }
 
 /// The CPU the calling thread runs on. Wait-free, 0.5 to 3 ns.

@@ -1,7 +1,7 @@
 //! Arbitrary sequences of operations against plain models of what they mean.
 
 use ioctx::credits::{Credits, Tags};
-use ioctx::refcount::{PerCpuRef, Put};
+use ioctx::refcount::{Gets, Moves, Never, PerCpuRef, Policy, Put, ReviveError};
 use ioctx::ring::{CompletionQueue, Event, Refused, Ring};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -117,41 +117,81 @@ proptest! {
         }
     }
 
-    /// A reference count is a number that dies.
+    /// A reference count is a number that dies and is revived, wherever it is kept.
     #[test]
-    fn refcount(portable: bool, steps in vec((0_u8..5, 0_u32..5), 0..100)) {
-        let count = if portable { PerCpuRef::portable() } else { PerCpuRef::new() };
-        let (mut held, mut killed) = (0, false);
-        for (step, n) in steps {
-            match step {
-                0 if held > 0 || !killed => {
-                    count.get_many(n);
-                    held += n;
-                }
-                1 => {
-                    let alive = !killed || held > 0;
-                    prop_assert_eq!(count.try_get(), alive);
-                    held += u32::from(alive);
-                }
-                2 => {
-                    prop_assert_eq!(count.try_get_live(), !killed);
-                    held += u32::from(!killed);
-                }
-                3 if n > 0 && n <= held => {
-                    held -= n;
-                    let want = if killed && held == 0 { Put::Zero } else { Put::Held };
-                    prop_assert_eq!(count.put_many(n), want);
-                }
-                4 => {
-                    let want = (!killed).then_some(if held == 0 { Put::Zero } else { Put::Held });
-                    prop_assert_eq!(count.kill(), want);
-                    killed = true;
-                }
-                _ => {}
-            }
-            prop_assert_eq!(count.count(), killed.then_some(u64::from(held)));
-            prop_assert_eq!(count.is_zero(), killed && held == 0);
-            prop_assert_eq!(count.is_dying(), killed);
-        }
+    fn refcount(kind in 0_u8..8, steps in vec((0_u8..10, 0_u32..5), 0..100)) {
+        let portable = PerCpuRef::builder().portable();
+        match kind {
+            0 => walk(PerCpuRef::new(), steps),
+            1 => walk(portable.build(), steps),
+            2 => walk(PerCpuRef::builder().policy(Moves).build(), steps),
+            3 => walk(portable.policy(Moves).build(), steps),
+            4 => walk(PerCpuRef::builder().policy(Gets).build(), steps),
+            5 => walk(portable.policy(Gets).build(), steps),
+            6 => walk(PerCpuRef::builder().policy(Never).build(), steps),
+            _ => walk(portable.policy(Never).build(), steps),
+        }?;
     }
+}
+
+fn walk<P: Policy>(count: PerCpuRef<P>, steps: Vec<(u8, u32)>) -> Result<(), TestCaseError> {
+    let always = count.is_per_cpu();
+    let (mut held, mut killed, mut sticky, mut per_cpu) = (0, false, false, always);
+    let one = |killed| if killed { 0 } else { 1 };
+    for (step, n) in steps {
+        match step {
+            0 if held > 0 || !killed => {
+                count.get_many(n);
+                held += n;
+            }
+            1 => {
+                let alive = !killed || held > 0;
+                prop_assert_eq!(count.try_get(), alive);
+                held += u32::from(alive);
+            }
+            2 => {
+                prop_assert_eq!(count.try_get_live(), !killed);
+                held += u32::from(!killed);
+            }
+            3 if n > 0 && n <= held => {
+                held -= n;
+                let want = if killed && held == 0 { Put::Zero } else { Put::Held };
+                prop_assert_eq!(count.put_many(n), want);
+            }
+            4 => {
+                let want = (!killed).then_some(if held == 0 { Put::Zero } else { Put::Held });
+                prop_assert_eq!(count.try_kill(), want);
+                (killed, per_cpu) = (true, false);
+            }
+            5 => {
+                count.switch_to_atomic();
+                (sticky, per_cpu) = (true, false);
+            }
+            6 => {
+                count.switch_to_percpu();
+                (sticky, per_cpu) = (false, !killed);
+            }
+            7 | 8 => {
+                let want = match (killed, held, step) {
+                    (false, ..) => Err(ReviveError::Alive),
+                    (true, 0, 7) => Err(ReviveError::Zero),
+                    (true, 1.., 8) => Err(ReviveError::Held(held.into())),
+                    _ => Ok(()),
+                };
+                prop_assert_eq!(if step == 7 { count.resurrect() } else { count.reinit() }, want);
+                if want.is_ok() {
+                    (killed, per_cpu) = (false, always && !sticky);
+                }
+            }
+            9 => per_cpu &= !count.rest(),
+            _ => {}
+        }
+        prop_assert_eq!(count.count(), (!per_cpu).then_some(u64::from(held) + one(killed)));
+        prop_assert_eq!(count.is_zero(), killed && held == 0);
+        prop_assert_eq!((count.is_dying(), count.is_per_cpu()), (killed, per_cpu));
+    }
+    if held > 0 {
+        prop_assert_eq!(count.put_many(held), if killed { Put::Zero } else { Put::Held });
+    }
+    Ok(())
 }

@@ -164,7 +164,7 @@ fn zero_is_found_once_however_the_kill_falls() {
             })
             .collect();
         thread::sleep(Duration::from_micros(round * 7 % 300));
-        if count.kill() == Some(Put::Zero) {
+        if count.kill() == Put::Zero {
             alive.store(false, Release);
             zeros.fetch_add(1, Relaxed);
         }

@@ -323,7 +323,7 @@ impl<B: Backend> Context<B> {
 
     /// Refuses new requests; returns whether this call was the first.
     fn kill(&self) -> bool {
-        let Some(put) = self.shared().reqs.kill() else {
+        let Some(put) = self.shared().reqs.try_kill() else {
             return false;
         };
         if put == Put::Zero {

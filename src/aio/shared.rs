@@ -21,7 +21,7 @@ pub(super) struct Shared {
     /// One reference per request not finished, held by its `Completion` or `Finished` and put by
     /// [`publish`](Self::publish) or [`release`](Self::release); the initial one belongs to the destroyer.
     /// Written per CPU, by submitters and completers.
-    pub(super) reqs: PerCpuRef,
+    pub(super) reqs: CachePadded<PerCpuRef>,
     /// Which slot, and how many. Written per CPU by submitters and readers; globally once per batch.
     pub(super) tags: Tags,
     /// Written by completers (a lane per CPU) and by readers.
@@ -37,7 +37,7 @@ pub(super) struct Shared {
 
 const _: () = {
     // Aligned so, parts that different threads write do not meet on a line, nor with what is only read.
-    assert!(align_of::<PerCpuRef>() == 128 && align_of::<Tags>() == 128);
+    assert!(align_of::<Tags>() == 128);
     assert!(align_of::<CompletionQueue>() == 128 && align_of::<EventCount>() == 128);
     assert!(align_of::<Slot>() == 128);
 };
@@ -74,7 +74,7 @@ unsafe impl Send for Shared {}
 impl Shared {
     pub(super) fn new(capacity: u32, lanes: u32) -> Self {
         Self {
-            reqs: PerCpuRef::new(),
+            reqs: CachePadded::new(PerCpuRef::new()),
             tags: Tags::new(capacity),
             queue: CompletionQueue::with_lanes(capacity, lanes),
             wait: EventCount::new(),
@@ -184,7 +184,10 @@ impl Shared {
     /// 1. The caller owns them.
     pub(super) unsafe fn release(this: NonNull<Self>, n: u32) {
         // SAFETY: valid by the references themselves, until they are put.
-        let put = unsafe { PerCpuRef::put_raw(&raw const (*this.as_ptr()).reqs, n) };
+        let put = unsafe {
+            let reqs = CachePadded::raw_get(&raw const (*this.as_ptr()).reqs);
+            PerCpuRef::put_raw(reqs, n)
+        };
         if put == Put::Zero {
             // SAFETY: whoever finds zero owns the last say: nobody frees before the gate opens.
             unsafe { Self::last(this) };

@@ -1,6 +1,7 @@
 //! Contexts by number: [`Table`].
 
 use super::{Backend, Context, CreateError, MAX_CAPACITY};
+use crate::percpu::CachePadded;
 use crate::refcount::{PerCpuRef, Put};
 use crate::sync::cell::UnsafeCell;
 use crate::sync::{Arc, EpochCell, Mutex, mo};
@@ -74,7 +75,7 @@ struct Place {
 struct Entry<B: Backend> {
     generation: u32,
     /// One per [`Entered`], which puts it; the initial one belongs to whoever removes the entry.
-    users: PerCpuRef,
+    users: CachePadded<PerCpuRef>,
     /// Opens when `users` is zero. Shared, because the entry may be gone by then.
     left: Arc<Gate>,
     /// # Safety
@@ -131,7 +132,7 @@ impl<B: Backend + 'static> Table<B> {
         };
         let entry = Entry {
             generation,
-            users: PerCpuRef::new(),
+            users: CachePadded::new(PerCpuRef::new()),
             left: Arc::new(Gate::new()),
             context: UnsafeCell::new(Some(context)),
         };
@@ -161,7 +162,7 @@ impl<B: Backend + 'static> Table<B> {
         // the free places.
         let taken =
             place.take(mo!("aio.table.take", Acquire), |entry| entry.generation == handle.generation())?;
-        if let Some(Put::Zero) = taken.users.kill() {
+        if taken.users.kill() == Put::Zero {
             taken.left.open();
         }
         // Dropped before `taken`, also if the backend panics: users point into the entry until they have
@@ -230,7 +231,11 @@ impl<B: Backend> Drop for Entered<'_, B> {
     #[inline]
     fn drop(&mut self) {
         // SAFETY: valid until our reference is put.
-        if unsafe { PerCpuRef::put_raw(&raw const (*self.entry.as_ptr()).users, 1) } == Put::Zero {
+        let put = unsafe {
+            let users = CachePadded::raw_get(&raw const (*self.entry.as_ptr()).users);
+            PerCpuRef::put_raw(users, 1)
+        };
+        if put == Put::Zero {
             // SAFETY: the remover waits for the gate, so the entry is there until it opens; its share of
             // the gate is ours.
             let left = Arc::clone(unsafe { &(*self.entry.as_ptr()).left });

@@ -16,7 +16,7 @@ impl std::fmt::Display for Closed {
 
 impl std::error::Error for Closed {}
 
-/// A signed count that can be closed, once and for all. Wait-free: one locked instruction per operation.
+/// A signed count that can be closed, and opened again. Wait-free: one locked instruction per operation.
 ///
 /// It may go below zero and wrap: only the sum over all CPUs means something, since what is counted up on one
 /// CPU may be counted down on another.
@@ -44,10 +44,12 @@ impl Counter {
     /// [`Closed`]: nothing was counted.
     #[inline]
     pub fn add(&self, n: u32) -> Result<(), Closed> {
-        // Relaxed: publishes nothing. That it is counted exactly once follows from the word's own order:
+        // That it is counted exactly once follows from the word's own order:
         // - if it comes before the closing swap, the swap returns it;
         // - if it comes after, it sees bit 0 and the caller counts elsewhere.
-        open(self.word.fetch_add(u64::from(n) * ONE as u64, Relaxed))
+        //
+        // Acquire: pairs with `open`. Publishes nothing.
+        accepted(self.word.fetch_add(u64::from(n) * ONE as u64, mo!("percpu.counter.add", Acquire)))
     }
 
     /// Counts `n` down; everything the caller did before is visible to the closer.
@@ -58,10 +60,10 @@ impl Counter {
     #[inline]
     pub fn sub(&self, n: u32) -> Result<(), Closed> {
         // Release: what the caller did with the thing it counted happens before the close that collects this.
-        open(self.word.fetch_sub(u64::from(n) * ONE as u64, mo!("percpu.counter.sub", Release)))
+        accepted(self.word.fetch_sub(u64::from(n) * ONE as u64, mo!("percpu.counter.sub", Release)))
     }
 
-    /// What is counted here now. Orders nothing; for whoever knows that nobody counts any more.
+    /// What an open counter holds now. Orders nothing; for whoever knows that nobody counts any more.
     pub(crate) fn value(&self) -> i64 {
         // Relaxed: ordered by what told the caller so.
         self.word.load(Relaxed) as i64 >> 1
@@ -73,7 +75,13 @@ impl Counter {
         &self.word
     }
 
-    /// Closes the counter and returns what it held. A second close returns garbage: close once.
+    /// Opens a closed counter, at zero. An open one loses what it held.
+    pub fn open(&self) {
+        // Release: pairs with every `add` that finds it open.
+        self.word.store(0, mo!("percpu.counter.open", Release));
+    }
+
+    /// Closes the counter and returns what it held. Closing a closed one returns garbage.
     pub fn close(&self) -> i64 {
         // Acquire: pairs with every `sub` before it (their read-modify-writes form one release sequence
         // each, which later additions continue). Release is not needed: the closer publishes through its
@@ -84,7 +92,7 @@ impl Counter {
 
 /// What an operation that found `before` in the word has to say.
 #[inline(always)]
-fn open(before: u64) -> Result<(), Closed> {
+fn accepted(before: u64) -> Result<(), Closed> {
     if before & CLOSED == 0 { Ok(()) } else { Err(Closed) }
 }
 
@@ -99,6 +107,9 @@ mod tests {
         counter.add(1).unwrap();
         assert_eq!(counter.close(), -2);
         assert_eq!((counter.add(1), counter.sub(7)), (Err(Closed), Err(Closed)));
+        counter.open();
+        counter.add(1).unwrap();
+        assert_eq!(counter.close(), 1);
     }
 
     #[test]

@@ -10,11 +10,13 @@
 //!
 //! | site | ordering | partner | what for |
 //! |---|---|---|---|
+//! | `percpu.counter.add` | `Acquire` | `percpu.counter.open` | who counts up in an opened counter comes after whatever the opener did before |
 //! | `percpu.counter.sub` | `Release` | `percpu.counter.close` | what the holder did before giving back is visible to the closer |
 //! | `percpu.counter.close` | `Acquire` | `percpu.counter.sub` | as above |
+//! | `percpu.counter.open` | `Release` | `percpu.counter.add` | as above |
 //!
-//! An addition is `Relaxed`: it publishes nothing, and is counted exactly because it is ordered with the
-//! closing `swap` by the slot itself.
+//! That an operation is counted exactly once needs no ordering: it is before or after the closing `swap` in the
+//! order of the slot itself.
 
 mod counter;
 mod padded;
@@ -23,6 +25,7 @@ pub use counter::{Closed, Counter};
 pub use padded::CachePadded;
 
 use crate::cpu::{self, CpuId};
+use std::ptr::NonNull;
 
 /// One `T` per possible CPU, each on cache lines of its own.
 ///
@@ -76,9 +79,29 @@ impl<T> PerCpu<T> {
         }
     }
 
-    /// The address of the first slot; the others follow, `size_of::<CachePadded<T>>()` bytes apart.
-    pub(crate) fn base(&self) -> *const CachePadded<T> {
-        self.0.as_ptr()
+    /// [`new`](Self::new) that does not end the program if there is no memory.
+    pub(crate) fn try_new(init: impl FnMut(CpuId) -> T) -> Option<Self> {
+        let cpus = cpu::possible();
+        let mut slots = Vec::new();
+        slots.try_reserve_exact(cpus as usize).ok()?;
+        slots.extend((0..cpus).map(CpuId).map(init).map(CachePadded::new));
+        Some(Self(slots.into_boxed_slice()))
+    }
+
+    /// Gives the slots away, as the address of the first one; the others follow, `size_of::<CachePadded<T>>()`
+    /// bytes apart.
+    pub(crate) fn into_first(self) -> NonNull<CachePadded<T>> {
+        NonNull::from(Box::leak(self.0)).cast()
+    }
+
+    /// Takes `slots` of them back.
+    ///
+    /// # Safety
+    ///
+    /// 1. `first` is what [`into_first`](Self::into_first) gave, of as many slots, and nobody uses them any more.
+    pub(crate) unsafe fn from_first(first: NonNull<CachePadded<T>>, slots: u32) -> Self {
+        // SAFETY: 1.; the slice is the one that was leaked.
+        Self(unsafe { Box::from_raw(NonNull::slice_from_raw_parts(first, slots as usize).as_ptr()) })
     }
 
     /// How many slots there are.

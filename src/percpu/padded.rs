@@ -7,13 +7,19 @@ use std::ops::{Deref, DerefMut};
 /// Aligned to 128 bytes: today's x86 prefetches lines in pairs, and Apple's ARM cores have lines of 128
 /// bytes.
 #[derive(Clone, Copy, Debug, Default)]
-#[repr(align(128))]
+#[repr(C, align(128))]
 pub struct CachePadded<T>(T);
 
 impl<T> CachePadded<T> {
     /// Pads `value`.
     pub const fn new(value: T) -> Self {
         Self(value)
+    }
+
+    /// Where the value is, of one that must not be borrowed.
+    #[inline(always)]
+    pub const fn raw_get(this: *const Self) -> *const T {
+        this.cast()
     }
 
     /// Gives the value back.

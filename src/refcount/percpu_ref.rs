@@ -1,14 +1,15 @@
-//! [`PerCpuRef`].
+//! [`PerCpuRef`]: taking references and giving them back.
 
-use crate::cpu::CpuId;
-use crate::percpu::{CachePadded, Counter, PerCpu};
-use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use crate::sync::rseq::{self, GIVE_UP, ONE};
-use crate::sync::{fence, mo, section_fence};
-use std::mem::offset_of;
-
-/// More than all references that can ever be out, and far from overflow in both directions.
-const BIAS: u64 = 1 << 62;
+use super::policy::{Always, Moves, Policy, Stats, Watch};
+use super::site::Site;
+use super::slots::{Mode, Slots, WITH_SLOTS};
+use super::word::{DEAD, ONE, PER_CPU, refs};
+use super::{Builder, site};
+use crate::cpu;
+use crate::sync::atomic::{self, AtomicU64, Ordering::Relaxed};
+use crate::sync::rseq::{self, GIVE_UP};
+use crate::sync::{fence, mo};
+use std::marker::PhantomData;
 
 /// What giving references back found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,21 +21,27 @@ pub enum Put {
     Zero,
 }
 
-/// A reference count, per CPU until it is killed.
+/// A reference count, per CPU or in one word, that changes between the two while it is used.
 ///
-/// `get` and `put` are wait-free: one plain store on this CPU's own line, or one locked instruction where
-/// the system has no restartable sequences (see [`cpu::kind`](crate::cpu::kind)); after the kill, one
-/// locked instruction on a shared line. `kill` blocks for a system call in the former case. The count is
-/// only a count: it owns nothing, and a `put` too many is a bug that it can find in debug builds but not
-/// prevent.
+/// `get` and `put` are wait-free: per CPU, one plain store on this CPU's own line, or one locked instruction
+/// where the system has no restartable sequences (see [`cpu::kind`](crate::cpu::kind)); in one word, one
+/// locked instruction on a shared line. What changes the mode ([`kill`](Self::kill) and the methods after it)
+/// is blocking. The count is only a count: it owns nothing, and a `put` too many is a bug that debug builds
+/// find and nobody prevents.
 ///
-/// It starts with one reference, which belongs to whoever will call [`kill`](Self::kill).
+/// It starts with one reference, which belongs to whoever will call [`kill`](Self::kill). The [`Policy`] `P`
+/// says when it is per CPU: with [`Always`] from the start, with the others not before it is worth it
+/// ([`DynamicRef`]), and in each case until it is killed or [told otherwise](Self::switch_to_atomic).
 ///
 /// # Costs
 ///
-/// 128 bytes per possible CPU. A kill takes a microsecond, 10 and more while other threads of the process
-/// run. For a few long-lived objects that everybody touches, not for millions of small ones: there `Arc` is
-/// smaller, and nearly as fast while one CPU uses it.
+/// 16 bytes, which every operation reads: keep what is written often off their cache line, for example by
+/// [`CachePadded`](crate::percpu::CachePadded). While per CPU, 128 bytes per possible CPU besides. A kill takes
+/// half a microsecond, 10 and more while other threads of the process run. So per CPU from the start is for a
+/// few long-lived objects that everybody touches, not for millions of small ones.
+///
+/// In debug builds a count knows where it was made, and panics with that place when it is put too often,
+/// killed twice, or dropped while references are out.
 ///
 /// # Examples
 ///
@@ -43,62 +50,79 @@ pub enum Put {
 /// let count = PerCpuRef::new();
 /// assert!(count.try_get_live());
 /// assert_eq!(count.put(), Put::Held);
-/// assert_eq!(count.kill(), Some(Put::Zero));
+/// assert_eq!(count.kill(), Put::Zero);
 /// assert!(!count.try_get_live());
 /// ```
-#[derive(Debug)]
 #[repr(C)]
-pub struct PerCpuRef {
-    /// For sections: the address of the slots, with `GIVE_UP` once killed. First, so that its address is that of
-    /// the count, which callers have at hand.
-    mode: AtomicUsize,
-    /// Whether the slots are counted in by sections, and by nothing else. On the line that every get and put reads
-    /// anyhow, and that only the killer writes.
-    sections: bool,
-    slots: PerCpu<Counter>,
-    global: CachePadded<Global>,
+pub struct PerCpuRef<P: Policy = Always> {
+    /// [`Mode`]. First, so that its address is that of the count, which callers have at hand.
+    pub(super) mode: AtomicU64,
+    /// What is not in slots, and the flags of [`word`](super::word).
+    pub(super) word: AtomicU64,
+    pub(super) site: Site,
+    pub(super) policy: PhantomData<P>,
 }
 
-#[derive(Debug)]
-struct Global {
-    /// What is not in the slots, right at any time. Above `BIAS / 2` until the sum is in; the true count
-    /// from then on.
-    count: AtomicU64,
-    /// Set by the first killer, before it closes the first slot.
-    dead: AtomicBool,
-}
+/// A count that is one word until it is really shared: as small as `Arc`'s while it is not, and per CPU from
+/// some microseconds after two CPUs began to fight over it.
+///
+/// # Examples
+///
+/// ```
+/// use ioctx::refcount::{DynamicRef, PerCpuRef, Put};
+/// let count: DynamicRef = PerCpuRef::dynamic();
+/// count.get();
+/// assert!(!count.is_per_cpu());
+/// assert_eq!((count.put(), count.kill()), (Put::Held, Put::Zero));
+/// ```
+pub type DynamicRef<P = Moves> = PerCpuRef<P>;
 
-const _: () = assert!(size_of::<CachePadded<Counter>>() == 128, "the distance that sections know");
-const _: () = assert!(offset_of!(PerCpuRef, sections) < 128 && offset_of!(PerCpuRef, global) == 128);
+const _: () = assert!(cfg!(debug_assertions) || crate::sync::MODELLED || size_of::<DynamicRef>() == 16);
 
-impl Default for PerCpuRef {
+impl<P: Policy> Default for PerCpuRef<P> {
+    #[track_caller]
     fn default() -> Self {
-        Self::new()
+        PerCpuRef::builder().policy(P::default()).build()
     }
 }
 
 impl PerCpuRef {
     /// One reference, counted per CPU.
+    #[track_caller]
     pub fn new() -> Self {
-        Self::with_sections(!matches!(rseq::kind(), rseq::Kind::Portable(_)))
+        Self::builder().build()
     }
 
     /// As [`new`](Self::new), without restartable sequences even where the system has them.
+    #[track_caller]
     pub fn portable() -> Self {
-        Self::with_sections(false)
+        Self::builder().portable().build()
     }
 
-    fn with_sections(sections: bool) -> Self {
-        let slots = PerCpu::new(|_| Counter::new());
-        Self {
-            mode: AtomicUsize::new(slots.base().expose_provenance()),
-            slots,
-            global: CachePadded::new(Global {
-                count: AtomicU64::new(BIAS + 1),
-                dead: AtomicBool::new(false),
-            }),
-            sections,
-        }
+    /// One reference, counted in one word until the count is shared.
+    #[track_caller]
+    pub fn dynamic() -> DynamicRef {
+        Self::builder().policy(Moves).build()
+    }
+
+    /// Everything else about a new count.
+    pub fn builder() -> Builder {
+        Builder::new()
+    }
+}
+
+impl<P: Policy> PerCpuRef<P> {
+    /// What a get of `n` adds to the word.
+    #[inline(always)]
+    const fn up(n: u32) -> u64 {
+        refs(n).wrapping_add(P::TICK)
+    }
+
+    /// How many references `word` says are not in slots.
+    #[inline(always)]
+    pub(super) const fn count_in(word: u64) -> i64 {
+        let above = if P::TICK == 0 { 0 } else { P::TICK.leading_zeros() + 1 };
+        (word << above) as i64 >> (above + ONE.trailing_zeros())
     }
 
     /// Counts `n` up, or down, in this CPU's slot by a section.
@@ -108,28 +132,21 @@ impl PerCpuRef {
     /// 1. `this` is valid until the section has committed or given up.
     #[inline(always)]
     unsafe fn section<const UP: bool>(this: *const Self, n: u32) -> bool {
-        // SAFETY: valid by 1. Nothing is borrowed past the commit. For the section: 1. asked in the
-        // constructor, whose answer `sections` is. 2. the slots of possible CPUs, 128 bytes apart, written
-        // by sections only.
+        // SAFETY: valid by 1. Nothing is borrowed past the commit. For the section: 1. asked before the count was
+        // made. 2. a mode word without `GIVE_UP` is the address of slots of possible CPUs, written by sections
+        // only, and freed after a fence that follows the change of the word. 3. looked at. Relaxed: the section
+        // reads it again.
         unsafe {
-            if !(*this).sections {
+            let mode = &raw const (*this).mode;
+            if !(rseq::ALWAYS_AN_AREA && P::STARTS_PER_CPU) && (*mode).load(Relaxed) & GIVE_UP != 0 {
                 return false;
             }
-            let mode = &raw const (*this).mode;
-            let slots = &raw const (*this).slots;
-            let slot = |cpu| (*slots).get(CpuId(cpu)).word();
-            match i64::from(n) * ONE {
-                ONE => rseq::add_one::<UP>(mode, slot),
+            let slot = |mode, cpu| Slots::word(mode, cpu);
+            match i64::from(n) * rseq::ONE {
+                rseq::ONE => rseq::add_one::<UP>(mode, slot),
                 step => rseq::add(mode, if UP { step } else { -step }, slot),
             }
         }
-    }
-
-    /// Counts `n` up by a section.
-    #[inline(always)]
-    fn count_up(&self, n: u32) -> bool {
-        // SAFETY: borrowed.
-        unsafe { Self::section::<true>(self, n) }
     }
 
     /// Takes a reference. The caller holds one already, so the count cannot be zero.
@@ -141,20 +158,91 @@ impl PerCpuRef {
     /// Takes `n` references. The caller holds one already.
     #[inline(always)]
     pub fn get_many(&self, n: u32) {
-        if !self.count_up(n) {
-            self.get_slow(n);
+        // SAFETY: borrowed.
+        if unsafe { Self::section::<true>(self, n) } {
+            return;
+        }
+        if self.is_settled() {
+            return self.get_in_word(n);
+        }
+        self.get_slow(n);
+    }
+
+    /// Whether the mode says that the word counts, and there is nothing to note about that.
+    #[inline(always)]
+    fn is_settled(&self) -> bool {
+        if P::STARTS_PER_CPU {
+            // Usually per CPU: in the word it counts out of line.
+            return false;
+        }
+        // Relaxed: counting in the word is right in every mode.
+        let mode = self.mode.load(Relaxed);
+        match P::WATCH {
+            Watch::Moves => Stats::is_of(mode, cpu::hint()),
+            Watch::Gets | Watch::Nothing => mode & GIVE_UP != 0 && mode & WITH_SLOTS == 0,
+        }
+    }
+
+    /// Takes `n` references in the word, which is right in every mode.
+    #[inline(always)]
+    fn get_in_word(&self, n: u32) {
+        // Relaxed: the caller's own reference keeps the count from zero; nothing is published.
+        let before = self.word.fetch_add(Self::up(n), Relaxed);
+        if P::WATCH == Watch::Gets && before.leading_ones() >= P::TICK.leading_zeros() + 1 {
+            self.ticked(before);
+        }
+    }
+
+    #[inline(never)]
+    fn get_slow(&self, n: u32) {
+        if !self.get_quickly(n) {
+            self.get_slower(n);
+        }
+    }
+
+    /// Where there are no sections: counts in this CPU's slot. Calls nothing, since every store before a locked
+    /// instruction is a store that it waits for.
+    #[inline(always)]
+    fn get_quickly(&self, n: u32) -> bool {
+        // Acquire: pairs with the opening of slots. What was done before is visible, first of all the slots.
+        let mode = self.mode.load(mo!("refcount.mode.quick_get", Acquire));
+        // SAFETY: read so, and borrowed.
+        unsafe { Slots::quick(mode) }.is_some_and(|slot| slot.add(n).is_ok())
+    }
+
+    #[cold]
+    fn get_slower(&self, n: u32) {
+        self.note_move();
+        if !self.get_in_slot(n) {
+            self.get_in_word(n);
+        }
+    }
+
+    /// Counts `n` up in this CPU's slot, if there are slots, where the fast path could not: by a locked
+    /// instruction, or by another section if the thread is only now made known to the kernel.
+    #[inline]
+    fn get_in_slot(&self, n: u32) -> bool {
+        // Acquire: pairs with the opening of slots. What was done before is visible, first of all the slots.
+        match Mode::of(self.mode.load(mo!("refcount.mode.get", Acquire))) {
+            // SAFETY: borrowed.
+            Mode::Sections(_) => rseq::rejoin() && unsafe { Self::section::<true>(self, n) },
+            // SAFETY: slots that were ever open stay until the count is dropped, and it is borrowed.
+            Mode::Open(slots) => unsafe { slots.local() }.add(n).is_ok(),
+            Mode::Closed(_) | Mode::Word(_) => false,
         }
     }
 
     /// Takes a reference unless the count is zero. Succeeds on a dying count that somebody still holds.
     ///
-    /// Lock-free after the kill.
+    /// Lock-free while in one word, wait-free while per CPU.
     #[inline]
     pub fn try_get(&self) -> bool {
-        self.count_up(1) || self.local_get(1) || self.global_get(|count| count != 0)
+        self.try_get_where(|word| word & PER_CPU != 0 || Self::count_in(word) != 0)
     }
 
     /// Takes a reference unless the count was killed.
+    ///
+    /// Lock-free while in one word, wait-free while per CPU.
     ///
     /// # Staleness
     ///
@@ -162,48 +250,51 @@ impl PerCpuRef {
     /// count will not reach zero before this reference is put, not that nobody has killed it since.
     #[inline(always)]
     pub fn try_get_live(&self) -> bool {
-        self.count_up(1) || self.try_get_live_slow()
+        self.try_get_where(|word| word & DEAD == 0)
     }
 
-    #[inline(never)]
-    fn get_slow(&self, n: u32) {
-        if !self.local_get(n) {
-            // Relaxed: the caller's own reference keeps the count from zero; nothing is published.
-            self.global.count.fetch_add(u64::from(n), Relaxed);
+    /// Takes a reference per CPU, where that is never refused, or in the word if `may` agrees.
+    #[inline(always)]
+    fn try_get_where(&self, may: impl Fn(u64) -> bool) -> bool {
+        // SAFETY: borrowed.
+        if unsafe { Self::section::<true>(self, 1) } {
+            return true;
         }
+        self.try_get_slow(may)
     }
 
     #[inline(never)]
-    fn try_get_live_slow(&self) -> bool {
-        self.local_get(1)
-            // Only while the bias is in: taking it out is the last that a kill does.
-            || (self.sections && self.global_get(|count| count > BIAS / 2))
+    fn try_get_slow(&self, may: impl Fn(u64) -> bool) -> bool {
+        self.get_quickly(1) || self.try_get_slower(may)
     }
 
-    /// Counts up in this CPU's slot where a section could not: by a locked instruction, or by another section
-    /// if the thread is only now made known to the kernel.
-    #[inline]
-    fn local_get(&self, n: u32) -> bool {
-        if self.sections { rseq::rejoin() && self.count_up(n) } else { self.slots.local().add(n).is_ok() }
-    }
-
-    /// Takes a reference in the global word, if `may` agrees with what is there.
-    #[cold]
-    fn global_get(&self, may: impl Fn(u64) -> bool) -> bool {
-        let add = |count| may(count).then(|| count + 1);
-        // Relaxed twice: as in `get_many`; whoever found zero, or took the bias out, sees no success after
-        // it, by the word's own order.
-        self.global.count.fetch_update(Relaxed, Relaxed, add).is_ok()
+    #[inline(never)]
+    fn try_get_slower(&self, may: impl Fn(u64) -> bool) -> bool {
+        if self.get_in_slot(1) {
+            return true;
+        }
+        let add = |word| may(word).then(|| word.wrapping_add(Self::up(1)));
+        // Relaxed twice: as in `get_in_word`. Who found zero, or killed, sees no success after it, by the
+        // word's own order.
+        let Ok(before) = self.word.fetch_update(Relaxed, Relaxed, add) else { return false };
+        // Only now: the reference keeps the count from being freed meanwhile.
+        if P::WATCH == Watch::Gets && before.leading_ones() >= P::TICK.leading_zeros() + 1 {
+            self.ticked(before);
+        }
+        self.note_move();
+        true
     }
 
     /// Gives a reference back. Everything the caller did before is visible to whoever is told [`Put::Zero`].
     #[inline(always)]
+    #[track_caller]
     pub fn put(&self) -> Put {
         self.put_many(1)
     }
 
     /// Gives `n` references back.
     #[inline(always)]
+    #[track_caller]
     pub fn put_many(&self, n: u32) -> Put {
         // SAFETY: `self` is borrowed for the whole call.
         unsafe { Self::put_raw(self, n) }
@@ -219,149 +310,113 @@ impl PerCpuRef {
     ///
     /// 1. `this` is valid until the references are given back, which the references themselves may ensure.
     #[inline(always)]
+    #[track_caller]
     pub unsafe fn put_raw(this: *const Self, n: u32) -> Put {
-        // SAFETY: valid by 1.
-        if unsafe { Self::section::<false>(this, n) } {
+        // SAFETY: valid by 1. Nothing is borrowed past the moment at which the references are given back.
+        unsafe {
+            if Self::section::<false>(this, n) {
+                return Put::Held;
+            }
+            if (*this).is_settled() {
+                return Self::put_in_word(this, n);
+            }
+            Self::put_slow(this, n)
+        }
+    }
+
+    /// As [`get_slow`](Self::get_slow).
+    ///
+    /// # Safety
+    ///
+    /// As [`put_raw`](Self::put_raw).
+    #[inline(never)]
+    #[track_caller]
+    unsafe fn put_slow(this: *const Self, n: u32) -> Put {
+        // SAFETY: valid until the references are given back, read so, and not dropped before. Acquire: as in
+        // `get_slow`.
+        let slot = unsafe { Slots::quick((*this).mode.load(mo!("refcount.mode.quick_put", Acquire))) };
+        if slot.is_some_and(|slot| slot.sub(n).is_ok()) {
             return Put::Held;
         }
         // SAFETY: handed on; the references are not given back yet.
-        unsafe { Self::put_slow(this, n) }
+        unsafe { Self::put_slower(this, n) }
     }
 
     /// # Safety
     ///
     /// As [`put_raw`](Self::put_raw).
-    #[inline(never)]
-    unsafe fn put_slow(this: *const Self, n: u32) -> Put {
-        // SAFETY: valid until the references are given back. What is borrowed past this block is atomics
-        // only: the slot until it has taken the references, and the global word if nothing else did.
-        let (slot, count) = unsafe {
-            if (*this).sections && rseq::rejoin() && Self::section::<false>(this, n) {
-                return Put::Held;
-            }
+    #[cold]
+    #[track_caller]
+    unsafe fn put_slower(this: *const Self, n: u32) -> Put {
+        // SAFETY: valid until the references are given back. What is borrowed past this block is the slot,
+        // an atomic, until it has taken the references.
+        let slot = unsafe {
             let this = &*this;
-            ((!this.sections).then(|| this.slots.local()), &this.global.count)
+            this.note_move();
+            // Acquire: as in `get_in_slot`.
+            match Mode::of(this.mode.load(mo!("refcount.mode.put", Acquire))) {
+                Mode::Sections(_) if rseq::rejoin() && Self::section::<false>(this, n) => return Put::Held,
+                Mode::Open(slots) => Some(slots.local()),
+                _ => None,
+            }
         };
         if slot.is_some_and(|slot| slot.sub(n).is_ok()) {
             return Put::Held;
         }
+        // SAFETY: handed on; the references are not given back yet.
+        unsafe { Self::put_in_word(this, n) }
+    }
+
+    /// Gives `n` references back in the word, which is right in every mode.
+    ///
+    /// # Safety
+    ///
+    /// As [`put_raw`](Self::put_raw).
+    #[inline(always)]
+    #[track_caller]
+    pub(super) unsafe fn put_in_word(this: *const Self, n: u32) -> Put {
+        // SAFETY: valid until the references are given back; the site is copied.
+        let (word, site) = unsafe { (&(*this).word, (*this).site) };
         // Release: pairs with the fence in `found`, in whoever takes the last one.
-        let before = count.fetch_sub(u64::from(n), mo!("refcount.count.put", Release));
-        debug_assert!(before >= u64::from(n), "{n} references were put, only {before} were out");
-        found(before == u64::from(n))
-    }
-
-    /// Ends the per-CPU life of the count and drops the reference it started with. `None` if somebody else
-    /// killed it first.
-    ///
-    /// Once it has returned `Some`, no [`try_get_live`](Self::try_get_live) succeeds on any CPU, and the
-    /// count is exact.
-    ///
-    /// # Panics
-    ///
-    /// If the kernel granted membarrier to the process and a filter installed later takes it away: going on
-    /// would be unsound.
-    pub fn kill(&self) -> Option<Put> {
-        if !self.begin_kill() {
-            return None;
+        let before = word.fetch_sub(refs(n), mo!("refcount.word.put", Release));
+        if before & PER_CPU != 0 {
+            return Put::Held;
         }
-        if self.sections {
-            Self::fence_sections();
-        }
-        Some(self.finish_kill())
-    }
-
-    /// [`kill`](Self::kill) for many counts, which share what costs most: one fence for all. Tells `found`,
-    /// with the place in the list, what each kill found, as `kill` would.
-    ///
-    /// # Panics
-    ///
-    /// As [`kill`](Self::kill). If `counts` or `found` panics, counts that were begun with and not told of
-    /// are dying and never found zero.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use ioctx::refcount::{PerCpuRef, Put};
-    /// let counts = [PerCpuRef::new(), PerCpuRef::new()];
-    /// counts[1].get();
-    /// let mut found = Vec::new();
-    /// PerCpuRef::kill_all(&counts, |_, put| found.push(put));
-    /// assert_eq!(found, [Some(Put::Zero), Some(Put::Held)]);
-    /// ```
-    pub fn kill_all<'a>(
-        counts: impl IntoIterator<Item = &'a Self>,
-        mut found: impl FnMut(usize, Option<Put>),
-    ) {
-        let begun: Vec<_> = counts.into_iter().map(|count| (count, count.begin_kill())).collect();
-        if begun.iter().any(|(count, mine)| *mine && count.sections) {
-            Self::fence_sections();
-        }
-        for (place, (count, mine)) in begun.into_iter().enumerate() {
-            found(place, mine.then(|| count.finish_kill()));
-        }
-    }
-
-    /// Marks the count as dying and makes sections give up; returns whether this call was the first.
-    fn begin_kill(&self) -> bool {
-        // Relaxed: chooses one killer and publishes nothing; the slots tell everybody else.
-        if self.global.dead.swap(true, Relaxed) {
-            return false;
-        }
-        if self.sections {
-            // Relaxed: the fence orders it before every section that begins, or begins again, after it.
-            self.mode.fetch_or(GIVE_UP, Relaxed);
-        }
-        true
-    }
-
-    /// Between the marking of counts and the summing of their slots.
-    ///
-    /// * A section that saw the mode word before it was marked has committed before the fence returns, or
-    ///   is restarted by it and gives up. What it counted, and everything its thread did before, is ordered
-    ///   before what follows.
-    /// * One that comes later sees the mark.
-    fn fence_sections() {
-        // SeqCst, for every thread of the process: pairs with every section.
-        section_fence!("refcount.mode.fence", SeqCst);
-    }
-
-    /// Brings the slots' sum into the global word, and takes the bias and the initial reference out.
-    fn finish_kill(&self) -> Put {
-        // Sum first, add once: adding slot by slot could pass through zero.
-        let sum: i64 = if self.sections {
-            self.slots.iter().map(Counter::value).sum()
-        } else {
-            self.slots.iter().map(Counter::close).sum()
-        };
-        let change = (sum as u64).wrapping_sub(BIAS + 1);
-        // AcqRel. Release: hands on what `close` acquired from the slots. Acquire: if this finds zero, the
-        // puts that went to the global word meanwhile are visible.
-        let before = self.global.count.fetch_add(change, mo!("refcount.count.sum", AcqRel));
-        let left = before.wrapping_add(change);
-        debug_assert!(left < BIAS / 2, "more references were put than taken before the kill");
-        if left == 0 { Put::Zero } else { Put::Held }
+        site.check_put(Self::count_in(before) - i64::from(before & DEAD == 0), n);
+        found(Self::count_in(before) == i64::from(n))
     }
 
     /// Whether [`kill`](Self::kill) was called.
     ///
     /// # Staleness
     ///
-    /// `true` stays true. `false` may be out of date.
+    /// Out of date as soon as it is read, in both directions if the count may be revived.
     #[inline]
     pub fn is_dying(&self) -> bool {
         // Relaxed: a hint; the slots decide.
-        self.global.dead.load(Relaxed)
+        self.word.load(Relaxed) & DEAD != 0
     }
 
-    /// How many references are out, if the count was killed; `None` while they are counted per CPU.
+    /// Whether references are counted per CPU.
     ///
     /// # Staleness
     ///
-    /// Zero stays zero. Any other number may be out of date.
+    /// Out of date as soon as it is read.
+    #[inline]
+    pub fn is_per_cpu(&self) -> bool {
+        // Relaxed: a hint.
+        self.word.load(Relaxed) & PER_CPU != 0
+    }
+
+    /// How many references are out, the initial one included; `None` while they are counted per CPU.
+    ///
+    /// # Staleness
+    ///
+    /// Zero stays zero unless the count is revived. Any other number may be out of date.
     pub fn count(&self) -> Option<u64> {
         // Relaxed: a number to report; who needs to *act* on zero is told so by `put`.
-        Some(self.global.count.load(Relaxed)).filter(|count| *count < BIAS / 2)
+        let word = self.word.load(Relaxed);
+        (word & PER_CPU == 0).then(|| Self::count_in(word) as u64)
     }
 
     /// Whether the last reference is gone. Then everything that any holder did before its put is visible to
@@ -369,90 +424,51 @@ impl PerCpuRef {
     ///
     /// # Staleness
     ///
-    /// `true` stays true, but does not say that whoever found zero has finished releasing.
+    /// `true` stays true unless the count is revived, but does not say that whoever found zero has finished
+    /// releasing.
     #[inline]
     pub fn is_zero(&self) -> bool {
         // Acquire: pairs with every put, and with the killer's sum, as the fence in `found` does.
-        self.global.count.load(mo!("refcount.count.is_zero", Acquire)) == 0
+        let word = self.word.load(mo!("refcount.word.is_zero", Acquire));
+        word & PER_CPU == 0 && Self::count_in(word) == 0
     }
 }
 
 /// Turns the outcome of the last decrement into the caller's duty.
-#[inline]
+#[inline(always)]
 fn found(zero: bool) -> Put {
     if !zero {
         return Put::Held;
     }
     // Acquire: pairs with the Release of every other put, and with the killer's sum.
-    fence!("refcount.count.zero", Acquire);
+    fence!("refcount.word.zero", Acquire);
     Put::Zero
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::sync::{Arc, thread};
-
-    #[test]
-    fn counts_through_its_whole_life() {
-        [PerCpuRef::new(), PerCpuRef::portable()].iter().for_each(live);
-    }
-
-    #[test]
-    fn many_are_killed_behind_one_fence() {
-        let counts: Vec<_> =
-            (0..100).map(|i| if i % 3 == 0 { PerCpuRef::portable() } else { PerCpuRef::new() }).collect();
-        counts.iter().step_by(2).for_each(PerCpuRef::get);
-        assert_eq!(counts[7].kill(), Some(Put::Zero));
-        let mut found = Vec::new();
-        PerCpuRef::kill_all(&counts, |place, put| found.push((place, put)));
-        let want = |i| match i {
-            7 => None,
-            i if i % 2 == 0 => Some(Put::Held),
-            _ => Some(Put::Zero),
+impl<P: Policy> Drop for PerCpuRef<P> {
+    fn drop(&mut self) {
+        let mode = Mode::of(atomic::exclusive(&mut self.mode));
+        let word = atomic::exclusive(&mut self.word);
+        let in_slots = match mode {
+            // SAFETY: ours alone, and freed below.
+            Mode::Sections(slots) | Mode::Open(slots) => unsafe { slots.sum() },
+            Mode::Closed(_) | Mode::Word(_) => 0,
         };
-        assert_eq!(found, (0..100).map(|i| (i, want(i))).collect::<Vec<_>>());
-        assert!(counts.iter().all(|count| !count.try_get_live()));
-        assert!(counts.iter().step_by(2).all(|count| count.put() == Put::Zero));
-    }
-
-    fn live(count: &PerCpuRef) {
-        count.get_many(3);
-        assert!(count.try_get());
-        assert_eq!(count.put_many(2), Put::Held);
-        assert_eq!((count.count(), count.is_dying()), (None, false));
-        assert_eq!(count.kill(), Some(Put::Held));
-        assert_eq!((count.count(), count.is_dying()), (Some(2), true));
-        assert!(!count.try_get_live());
-        assert!(count.try_get());
-        count.get();
-        assert_eq!(count.kill(), None);
-        assert_eq!(count.put_many(3), Put::Held);
-        assert_eq!(count.put(), Put::Zero);
-        assert!(count.is_zero() && !count.try_get());
-    }
-
-    #[test]
-    fn zero_is_found_once_under_load() {
-        for round in 0..200 {
-            let count = Arc::new(if round % 2 == 0 { PerCpuRef::new() } else { PerCpuRef::portable() });
-            let threads: Vec<_> = (0..4)
-                .map(|_| {
-                    count.get();
-                    let count = Arc::clone(&count);
-                    thread::spawn(move || {
-                        let mut zeros = 0;
-                        for _ in 0..round {
-                            count.get();
-                            zeros += u32::from(count.put() == Put::Zero);
-                        }
-                        zeros + u32::from(count.put() == Put::Zero)
-                    })
-                })
-                .collect();
-            let killed = u32::from(count.kill() == Some(Put::Zero));
-            let zeros: u32 = threads.into_iter().map(|thread| thread.join().unwrap()).sum();
-            assert_eq!(zeros + killed, 1);
+        if let Mode::Sections(slots) | Mode::Open(slots) | Mode::Closed(slots) = mode {
+            // SAFETY: nobody but us has a way to them any more.
+            unsafe { slots.free() };
         }
+        let initial = u64::from(word & DEAD == 0);
+        self.site.check_drop((Self::count_in(word) + in_slots) as u64, initial);
+    }
+}
+
+impl<P: Policy> std::fmt::Debug for PerCpuRef<P> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PerCpuRef")
+            .field("count", &self.count())
+            .field("dying", &self.is_dying())
+            .field("made", &site::shown(self.site))
+            .finish()
     }
 }

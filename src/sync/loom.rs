@@ -9,6 +9,11 @@ pub mod atomic {
         word.swap(value, order);
     }
 
+    /// Reads a word that nobody else can reach; loom checks that nobody can.
+    pub(crate) fn exclusive(word: &mut AtomicU64) -> u64 {
+        word.with_mut(|word| *word)
+    }
+
     /// Loads a value that is only a hint. A plain load outside loom; the module's documentation says why
     /// not here.
     pub fn glance(word: &AtomicU32) -> u32 {
@@ -32,12 +37,11 @@ macro_rules! fence {
     };
 }
 
-/// The fence of a site that restarts sections.
+/// The fence of a site that restarts sections. Says whether it could be had.
 macro_rules! section_fence {
     ($site:literal, $order:ident) => {
-        if $crate::sync::model::fence($site, $crate::sync::atomic::Ordering::$order).is_some() {
-            $crate::sync::rseq::fence()
-        }
+        $crate::sync::model::fence($site, $crate::sync::atomic::Ordering::$order).is_none()
+            || $crate::sync::rseq::fence()
     };
 }
 pub(crate) use {fence, fence as fence_after_rmw, mo, section_fence};
@@ -118,6 +122,11 @@ pub mod hint {
 /// Threads.
 pub mod thread {
     pub use loom::thread::{Builder, JoinHandle, spawn, yield_now};
+
+    /// Time stands still: lets the others run.
+    pub fn sleep(_: std::time::Duration) {
+        yield_now();
+    }
 }
 
 pub use loom::sync::{Arc, MutexGuard};
@@ -173,6 +182,17 @@ impl Condvar {
     }
 }
 
+/// Whether this is a model.
+pub(crate) const MODELLED: bool = true;
+
+/// The clock, which stands still.
+pub(super) mod clock {
+    /// 0.
+    pub(in crate::sync) fn micros() -> u64 {
+        0
+    }
+}
+
 /// The raw CPU number, and how many there can be.
 pub(crate) mod cpu {
     use std::cell::Cell;
@@ -182,6 +202,11 @@ pub(crate) mod cpu {
     /// What the model said with `set_cpu`.
     pub(crate) fn raw() -> u32 {
         CPU.with(Cell::get)
+    }
+
+    /// As [`raw`].
+    pub(crate) fn quick() -> Option<u32> {
+        Some(raw())
     }
 
     /// Models have two CPUs.

@@ -52,6 +52,11 @@ pub type SharedFile = std::sync::Arc<std::fs::File>;
 pub mod time {
     pub use std::time::{Duration, Instant};
 
+    /// Microseconds on a clock of the process's own, for telling often from seldom. 0 under loom.
+    pub(crate) fn micros() -> u64 {
+        super::imp::clock::micros()
+    }
+
     /// Whether `deadline` has passed. `None` never passes.
     pub(crate) fn expired(deadline: Option<Instant>) -> bool {
         deadline.is_some_and(|at| Instant::now() >= at)

@@ -16,6 +16,11 @@ pub mod atomic {
         word.load(Ordering::Relaxed)
     }
 
+    /// Reads a word that nobody else can reach.
+    pub(crate) fn exclusive(word: &mut AtomicU64) -> u64 {
+        *word.get_mut()
+    }
+
     /// A store-load fence for code whose last access was a read-modify-write.
     ///
     /// x86 executes every locked instruction as a full fence, so there only the compiler must be
@@ -51,7 +56,7 @@ macro_rules! fence_after_rmw {
     };
 }
 
-/// The fence of a site that restarts sections.
+/// The fence of a site that restarts sections. Says whether it could be had.
 macro_rules! section_fence {
     ($site:literal, $order:ident) => {
         $crate::sync::rseq::fence()
@@ -165,7 +170,7 @@ pub mod hint {
 
 /// Threads.
 pub mod thread {
-    pub use std::thread::{Builder, JoinHandle, spawn, yield_now};
+    pub use std::thread::{Builder, JoinHandle, sleep, spawn, yield_now};
 }
 
 pub use std::sync::{Arc, MutexGuard, OnceLock};
@@ -224,15 +229,36 @@ impl Condvar {
     }
 }
 
+/// Whether this is a model: what is sized for models to come to an end is small then.
+pub(crate) const MODELLED: bool = false;
+
+/// The clock.
+pub(super) mod clock {
+    use std::sync::OnceLock;
+    use std::time::Instant;
+
+    /// Microseconds since the first call.
+    pub(in crate::sync) fn micros() -> u64 {
+        static BEGUN: OnceLock<Instant> = OnceLock::new();
+        BEGUN.get_or_init(Instant::now).elapsed().as_micros() as u64
+    }
+}
+
 /// The raw CPU number, and how many there can be.
 pub(crate) mod cpu {
+    use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
     /// The number of the CPU this thread runs on, or a number that stays with the thread where the
     /// system gives none. Out of date as soon as it is read.
     #[inline]
     pub(crate) fn raw() -> u32 {
         #[cfg(all(target_os = "linux", not(miri)))]
         {
-            #[cfg(all(target_arch = "x86_64", target_pointer_width = "64"))]
+            #[cfg(all(
+                any(target_arch = "x86_64", target_arch = "aarch64"),
+                target_pointer_width = "64",
+                target_endian = "little"
+            ))]
             if let Some(cpu) = crate::sync::rseq::cpu_id() {
                 return cpu;
             }
@@ -243,22 +269,50 @@ pub(crate) mod cpu {
         }
         #[cfg(not(all(target_os = "linux", not(miri))))]
         {
-            use std::sync::atomic::{AtomicU32, Ordering};
             static NEXT: AtomicU32 = AtomicU32::new(0);
             // Relaxed: only the numbers' distinctness matters; the counter publishes nothing.
-            std::thread_local!(static STRIPE: u32 = NEXT.fetch_add(1, Ordering::Relaxed));
+            std::thread_local!(static STRIPE: u32 = NEXT.fetch_add(1, Relaxed));
             STRIPE.try_with(|stripe| *stripe).unwrap_or(0)
         }
     }
 
-    /// How many CPUs this machine can ever have.
+    /// As [`raw`], if it is to be had without a call, and is a CPU that was counted.
+    #[inline(always)]
+    pub(crate) fn quick() -> Option<u32> {
+        // Relaxed: 0, or what it always is.
+        crate::sync::rseq::quick_cpu_id().filter(|cpu| *cpu < POSSIBLE.load(Relaxed))
+    }
+
+    static POSSIBLE: AtomicU32 = AtomicU32::new(0);
+
+    /// How many CPUs this machine can ever have, at least 1. Counted once.
     pub(crate) fn possible() -> u32 {
-        listed().unwrap_or(0).max(num_cpus::get() as u32)
+        #[cold]
+        fn count() -> u32 {
+            let cpus = listed().unwrap_or(0).max(num_cpus::get() as u32).max(1);
+            // Relaxed twice: whoever counts comes to the same; but if the system changes its mind, the first one
+            // is right.
+            match POSSIBLE.compare_exchange(0, cpus, Relaxed, Relaxed) {
+                Ok(_) => cpus,
+                Err(before) => before,
+            }
+        }
+        // Relaxed: as above.
+        match POSSIBLE.load(Relaxed) {
+            0 => count(),
+            cpus => cpus,
+        }
     }
 
     /// Whether the system itself has said so, so that no thread can ever be on a CPU beyond.
     #[cfg_attr(
-        not(all(target_os = "linux", target_arch = "x86_64", target_pointer_width = "64", not(miri))),
+        not(all(
+            target_os = "linux",
+            any(target_arch = "x86_64", target_arch = "aarch64"),
+            target_pointer_width = "64",
+            target_endian = "little",
+            not(miri)
+        )),
         expect(dead_code, reason = "asked by sections")
     )]
     pub(crate) fn possible_is_certain() -> bool {

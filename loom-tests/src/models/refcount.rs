@@ -52,7 +52,7 @@ impl Guarded {
 
     fn kill(&self) {
         self.hold();
-        if let Some(put) = self.count.kill() {
+        if let Some(put) = self.count.try_kill() {
             self.settle(put);
         }
     }
@@ -93,7 +93,7 @@ pub(super) fn models() -> Vec<Model> {
         Model {
             name: "refcount.two_users_kill",
             checks: "the same with two users on two CPUs",
-            bound: Some(4),
+            bound: Some(3),
             least: 7178,
             body: || against_kill(2),
             after: nothing,
@@ -101,7 +101,7 @@ pub(super) fn models() -> Vec<Model> {
         Model {
             name: "refcount.one_put_each",
             checks: "each holder puts once, through slot or global word, and the last sees all",
-            bound: None,
+            bound: Some(4),
             least: 1839,
             body: || {
                 let guarded = Guarded::new();
@@ -157,8 +157,8 @@ pub(super) fn models() -> Vec<Model> {
                 guarded.count.get();
                 let theirs = Arc::clone(&guarded);
                 let thread =
-                    thread::spawn(move || theirs.count.kill().map(|put| theirs.settle(put)).is_some());
-                let mine = guarded.count.kill().map(|put| guarded.settle(put)).is_some();
+                    thread::spawn(move || theirs.count.try_kill().map(|put| theirs.settle(put)).is_some());
+                let mine = guarded.count.try_kill().map(|put| guarded.settle(put)).is_some();
                 guarded.put();
                 assert!(thread.join().unwrap() != mine, "one killer");
                 assert_eq!(guarded.released.load(Relaxed), 1, "released once");

@@ -6,7 +6,10 @@
 //! fence interrupted it, sees what came before. Aborts come when the model says so.
 
 use super::{GIVE_UP, Kind, ONE};
-use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use crate::sync::atomic::{
+    AtomicU64,
+    Ordering::{Acquire, Relaxed},
+};
 use crate::sync::cpu;
 use loom::sync::Mutex;
 use std::cell::Cell;
@@ -29,6 +32,9 @@ pub(in crate::sync) fn abort() {
     ABORT.with(|abort| abort.set(true));
 }
 
+/// There is nothing to arm.
+pub(crate) const ALWAYS_AN_AREA: bool = true;
+
 /// What the model said.
 pub(crate) fn kind() -> Kind {
     match SECTIONS.load(std::sync::atomic::Ordering::Relaxed) {
@@ -41,23 +47,27 @@ pub(crate) fn kind() -> Kind {
 ///
 /// # Safety
 ///
-/// `mode` is valid.
+/// `mode` is valid, and what it leads to.
 pub(crate) unsafe fn add<'a>(
-    mode: *const AtomicUsize,
+    mode: *const AtomicU64,
     delta: i64,
-    slot: impl Fn(u32) -> &'a AtomicU64,
+    slot: impl Fn(u64, u32) -> &'a AtomicU64,
 ) -> bool {
+    // Without sections there is no slot to be counted in by one: no need to model that it gives up.
     if kind() != Kind::LibcArea || ABORT.with(Cell::take) {
         return false;
     }
     let cpu = cpu::raw();
     let _preemption_waits = CPUS[cpu as usize].lock().unwrap();
+    // Acquire stands for what processors keep to without being told: the slot's address comes from this load,
+    // so the slot is not reached before it; nor is anything stored before it that depends on it.
     // SAFETY: valid, as outside loom.
-    if unsafe { &*mode }.load(Relaxed) & GIVE_UP != 0 {
+    let mode = unsafe { &*mode }.load(Acquire);
+    if mode & GIVE_UP != 0 {
         return false;
     }
     // A plain addition: only the lock keeps it whole.
-    let slot = slot(cpu);
+    let slot = slot(mode, cpu);
     slot.store(slot.load(Relaxed).wrapping_add_signed(delta), Relaxed);
     true
 }
@@ -66,18 +76,19 @@ pub(crate) unsafe fn add<'a>(
 ///
 /// # Safety
 ///
-/// `mode` is valid.
+/// As there.
 pub(crate) unsafe fn add_one<'a, const UP: bool>(
-    mode: *const AtomicUsize,
-    slot: impl Fn(u32) -> &'a AtomicU64,
+    mode: *const AtomicU64,
+    slot: impl Fn(u64, u32) -> &'a AtomicU64,
 ) -> bool {
     // SAFETY: handed on.
     unsafe { add(mode, if UP { ONE } else { -ONE }, slot) }
 }
 
 /// Orders every section before against everything after, and what came before against every section after.
-pub(crate) fn fence() {
+pub(crate) fn fence() -> bool {
     CPUS.iter().for_each(|cpu| drop(cpu.lock().unwrap()));
+    true
 }
 
 /// Threads of a model are always known to the kernel.

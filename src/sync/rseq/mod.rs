@@ -27,22 +27,35 @@
 //! 3. It reads the CPU number inside the section, and gives up if it is negative.
 //! 4. A slot is written by sections only, each on the slot's own CPU; whoever else wants to read it first
 //!    makes sections give up, by a word they all read, and then has the kernel restart those that may have
-//!    read it before ([`fence`]).
+//!    read it before ([`fence`]). After that nobody reaches the slots any more, so that they may be freed.
+//!
+//! # The mode word
+//!
+//! One word says whether sections may count, and where: it is the address of CPU 0's slot, behind which those of
+//! the other possible CPUs lie, 128 bytes apart; or it has the bit [`GIVE_UP`] set, and the rest belongs to
+//! whoever set it.
 
 #[cfg(all(loom, feature = "loom"))]
 #[path = "loom.rs"]
 mod imp;
 #[cfg(all(
     target_os = "linux",
-    target_arch = "x86_64",
+    any(target_arch = "x86_64", target_arch = "aarch64"),
     target_pointer_width = "64",
+    target_endian = "little",
     not(miri),
     not(all(loom, feature = "loom"))
 ))]
-#[path = "x86_64.rs"]
+#[path = "linux.rs"]
 mod imp;
 #[cfg(not(any(
-    all(target_os = "linux", target_arch = "x86_64", target_pointer_width = "64", not(miri)),
+    all(
+        target_os = "linux",
+        any(target_arch = "x86_64", target_arch = "aarch64"),
+        target_pointer_width = "64",
+        target_endian = "little",
+        not(miri)
+    ),
     all(loom, feature = "loom")
 )))]
 #[path = "none.rs"]
@@ -62,9 +75,8 @@ pub enum Kind {
     Portable(&'static str),
 }
 
-/// The bit of a mode word that makes sections give up. The rest is the address of the slots, 128 bytes
-/// apart, one for each possible CPU.
-pub(crate) const GIVE_UP: usize = 1;
+/// The bit of a mode word that makes sections give up.
+pub(crate) const GIVE_UP: u64 = 1;
 
 /// The unit in which slots are counted: bit 0 belongs to those that are closed by locked instructions.
 pub(crate) const ONE: i64 = 2;

@@ -1,11 +1,14 @@
 //! Where there are no restartable sequences, or Miri does not know them.
 
 use super::Kind;
-use crate::sync::atomic::{AtomicU64, AtomicUsize};
+use crate::sync::atomic::AtomicU64;
+
+/// There is nothing to arm.
+pub(crate) const ALWAYS_AN_AREA: bool = true;
 
 /// Portable.
 pub(crate) fn kind() -> Kind {
-    Kind::Portable("sections are written for Linux on x86-64 only")
+    Kind::Portable("sections are written for Linux on x86-64 and aarch64 only")
 }
 
 /// Never adds.
@@ -14,7 +17,7 @@ pub(crate) fn kind() -> Kind {
 ///
 /// None to keep.
 #[inline(always)]
-pub(crate) unsafe fn add<'a>(_: *const AtomicUsize, _: i64, _: impl Fn(u32) -> &'a AtomicU64) -> bool {
+pub(crate) unsafe fn add<'a>(_: *const AtomicU64, _: i64, _: impl Fn(u64, u32) -> &'a AtomicU64) -> bool {
     false
 }
 
@@ -25,15 +28,20 @@ pub(crate) unsafe fn add<'a>(_: *const AtomicUsize, _: i64, _: impl Fn(u32) -> &
 /// None to keep.
 #[inline(always)]
 pub(crate) unsafe fn add_one<'a, const UP: bool>(
-    _: *const AtomicUsize,
-    _: impl Fn(u32) -> &'a AtomicU64,
+    _: *const AtomicU64,
+    _: impl Fn(u64, u32) -> &'a AtomicU64,
 ) -> bool {
     false
 }
 
 /// Never called, since nothing was ever added.
-pub(crate) fn fence() {
+pub(crate) fn fence() -> bool {
     unreachable!("there are no sections");
+}
+
+/// Not without a call.
+pub(in crate::sync) fn quick_cpu_id() -> Option<u32> {
+    None
 }
 
 /// Never called, since nothing was ever added.

@@ -1,0 +1,145 @@
+//! What is written in aarch64 assembly, and nothing else. Assembled in every run of the tests, by
+//! `.ci/aarch64`; never run there.
+
+use std::arch::asm;
+#[cfg(feature = "own-rseq")]
+use std::arch::global_asm;
+
+/// Precedes each abort address; the kernel was told it at registration. As the C library has it: an
+/// instruction that traps, `brk #0x45e0`.
+pub(super) const SIGNATURE: u32 = 0xd428_bc00;
+
+// The area of our own has its offset fixed when the program is loaded; it stands here, and not in a
+// `thread_local!`, because a section must reach it by that offset alone. Weak and hidden: if two versions
+// of this crate are linked into one object, they share it.
+#[cfg(feature = "own-rseq")]
+global_asm!(
+    ".pushsection .tdata.__ioctx_rseq_area, \"awT\", @progbits",
+    ".balign 32",
+    ".weak __ioctx_rseq_area",
+    ".hidden __ioctx_rseq_area",
+    ".type __ioctx_rseq_area, @object",
+    ".size __ioctx_rseq_area, 32",
+    "__ioctx_rseq_area:",
+    // cpu_id_start, cpu_id (of a thread that is not registered), rseq_cs, flags, and what newer kernels fill.
+    ".word 0, -1, 0, 0, 0, 0, 0, 0",
+    ".popsection",
+);
+
+/// Where the area of our own lies from the thread pointer.
+#[cfg(feature = "own-rseq")]
+pub(super) fn own_offset() -> isize {
+    let own: isize;
+    // SAFETY: reads an entry of the global offset table, which the loader has filled.
+    unsafe {
+        asm!(
+            ".weak __ioctx_rseq_area",
+            ".hidden __ioctx_rseq_area",
+            "adrp {0}, :gottprel:__ioctx_rseq_area",
+            "ldr {0}, [{0}, :gottprel_lo12:__ioctx_rseq_area]",
+            out(reg) own, options(nostack, preserves_flags, readonly, pure)
+        );
+    }
+    own
+}
+
+/// Where the C library keeps the offset and the size of its area. Null if it is older than that.
+pub(super) fn symbols() -> (*const isize, *const u32) {
+    let (offset, size): (*const isize, *const u32);
+    // Weak, said wherever this is compiled to: an older C library has no such symbols, and then their
+    // addresses are null.
+    //
+    // SAFETY: reads two entries of the global offset table, which the loader has filled.
+    unsafe {
+        asm!(
+            ".weak __rseq_offset",
+            ".weak __rseq_size",
+            "adrp {0}, :got:__rseq_offset",
+            "ldr {0}, [{0}, :got_lo12:__rseq_offset]",
+            "adrp {1}, :got:__rseq_size",
+            "ldr {1}, [{1}, :got_lo12:__rseq_size]",
+            out(reg) offset, out(reg) size,
+            options(nostack, preserves_flags, readonly, pure)
+        );
+    }
+    (offset, size)
+}
+
+/// The thread pointer.
+#[inline(always)]
+pub(super) fn thread_pointer() -> *mut u8 {
+    let thread: *mut u8;
+    // SAFETY: reads a register that every thread has.
+    unsafe { asm!("mrs {}, tpidr_el0", out(reg) thread, options(nostack, preserves_flags, nomem, pure)) };
+    thread
+}
+
+/// `cpu_id` of the area at `offset`.
+///
+/// # Safety
+///
+/// 1. There is an area at that offset in every thread.
+#[inline(always)]
+pub(super) unsafe fn cpu_id(offset: isize) -> i32 {
+    let cpu: i32;
+    // SAFETY: 1.; it is the second word. The kernel changes it at any time, which a load in assembly may see.
+    unsafe {
+        asm!(
+            "mrs {1}, tpidr_el0",
+            "add {1}, {1}, {2}",
+            "ldr {0:w}, [{1}, #4]",
+            out(reg) cpu, out(reg) _, in(reg) offset,
+            options(nostack, preserves_flags, readonly)
+        );
+    }
+    cpu
+}
+
+/// The section. `$delta` is an operand of `asm!`.
+///
+/// Needs no barrier: the slot's address depends on the load of the mode word, and the store on the
+/// comparison; everything else is ordered by the switch to another thread, or by the fence.
+macro_rules! section {
+    ($area:expr, $mode:expr, $($delta:tt)*) => {
+        asm!(
+            ".pushsection __rseq_cs, \"aw\", @progbits",
+            ".balign 32",
+            "33:",
+            ".word 0, 0",
+            ".quad 44f, 55f - 44f, 66f",
+            ".popsection",
+            "mrs {thread}, tpidr_el0",
+            "add {thread}, {thread}, {area}",
+            "adrp {slot}, 33b",
+            "add {slot}, {slot}, :lo12:33b",
+            "str {slot}, [{thread}, #8]",
+            "44:",
+            "ldr {slot}, [{mode}]",
+            "tbnz {slot}, #{give_up}, {failed}",
+            "ldr {value:w}, [{thread}, #4]",
+            "tbnz {value:w}, #31, {failed}",
+            "add {slot}, {slot}, {value}, lsl #7",
+            "ldr {value}, [{slot}]",
+            "add {value}, {value}, {delta}",
+            "str {value}, [{slot}]",
+            "55:",
+            ".pushsection __rseq_abort, \"ax\", @progbits",
+            ".inst {signature}",
+            "66:",
+            "b {failed}",
+            ".popsection",
+            area = in(reg) $area,
+            mode = in(reg) $mode,
+            delta = $($delta)*,
+            thread = out(reg) _,
+            slot = out(reg) _,
+            value = out(reg) _,
+            give_up = const GIVE_UP.trailing_zeros(),
+            signature = const SIGNATURE,
+            failed = label { return false },
+            options(nostack),
+        )
+    };
+}
+
+pub(super) use section;

@@ -1,0 +1,445 @@
+//! Sections for Linux: where the area is, who registers it, and what is asked of the kernel.
+
+#[cfg(target_arch = "aarch64")]
+#[path = "aarch64.rs"]
+mod arch;
+#[cfg(target_arch = "x86_64")]
+#[path = "x86_64.rs"]
+mod arch;
+
+use super::{GIVE_UP, Kind, ONE};
+use arch::{SIGNATURE, section};
+use rustix::thread::{MembarrierCommand, membarrier, membarrier_query};
+use std::arch::asm;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicIsize, AtomicU64, Ordering::Relaxed};
+
+/// Where the area lies from the thread pointer, in every thread; `UNKNOWN` until looked up.
+static OFFSET: AtomicIsize = AtomicIsize::new(UNKNOWN);
+const UNKNOWN: isize = isize::MAX;
+/// There is no area: sections must not even begin.
+const ABSENT: isize = isize::MIN;
+
+/// Whether each thread has an area in any case, registered or not, so that a section that has to give up may begin
+/// all the same.
+pub(crate) const ALWAYS_AN_AREA: bool = cfg!(feature = "own-rseq");
+
+/// `cpu_id` of a thread that has not tried to register, and of one that tried in vain or is ending.
+const UNREGISTERED: i32 = -1;
+const NEVER: i32 = -2;
+
+/// The offset of the area, for whoever may come before [`kind`] has been asked.
+#[inline(always)]
+fn offset() -> isize {
+    // Relaxed: every thread would compute the same.
+    match OFFSET.load(Relaxed) {
+        UNKNOWN => look_up().0,
+        offset => offset,
+    }
+}
+
+/// Finds the area: its offset, and whether it is the C library's.
+#[cold]
+#[inline(never)]
+fn look_up() -> (isize, bool) {
+    let (offset, size) = arch::symbols();
+    // SAFETY: null, or the C library's constants.
+    let (offset, size) = unsafe { (offset.as_ref(), size.as_ref()) };
+    let found = match (offset, size) {
+        // A size of 0 says that it did not register.
+        (Some(offset), Some(size)) if *size > 0 => (*offset, true),
+        _ => (own_offset(), false),
+    };
+    // Relaxed: as above.
+    OFFSET.store(found.0, Relaxed);
+    found
+}
+
+/// Where the area of our own lies.
+fn own_offset() -> isize {
+    #[cfg(feature = "own-rseq")]
+    {
+        arch::own_offset()
+    }
+    #[cfg(not(feature = "own-rseq"))]
+    ABSENT
+}
+
+/// `cpu_id` as the kernel last left it; negative if there is no area, or the thread is not registered.
+#[inline(always)]
+fn cpu() -> i32 {
+    let offset = offset();
+    if offset == ABSENT {
+        return NEVER;
+    }
+    // SAFETY: at this offset each thread has a `struct rseq`, the C library's or ours.
+    unsafe { arch::cpu_id(offset) }
+}
+
+/// The CPU this thread runs on, or just did. `None` if this thread is not registered.
+#[inline(always)]
+pub(in crate::sync) fn cpu_id() -> Option<u32> {
+    u32::try_from(cpu()).ok()
+}
+
+/// [`cpu_id`] that does not look the area up.
+#[inline(always)]
+pub(in crate::sync) fn quick_cpu_id() -> Option<u32> {
+    // Relaxed: every thread would compute the same.
+    match OFFSET.load(Relaxed) {
+        UNKNOWN | ABSENT => None,
+        // SAFETY: as in `cpu`.
+        offset => u32::try_from(unsafe { arch::cpu_id(offset) }).ok(),
+    }
+}
+
+/// Sees to it that this code is never unloaded: a thread's `rseq_cs` may point to its last section long
+/// after, and the kernel kills a thread whose section it cannot read. Returns whether that is so.
+fn stays_loaded() -> bool {
+    unsafe extern "C" fn is_main(
+        object: *mut libc::dl_phdr_info,
+        _size: usize,
+        address: *mut libc::c_void,
+    ) -> libc::c_int {
+        // SAFETY: the loader's description of an object, valid during this call.
+        let (object, headers) = unsafe {
+            (&*object, std::slice::from_raw_parts((*object).dlpi_phdr, (*object).dlpi_phnum.into()))
+        };
+        let inside = headers.iter().any(|header| {
+            let start = object.dlpi_addr.wrapping_add(header.p_vaddr);
+            header.p_type == libc::PT_LOAD && (address as u64).wrapping_sub(start) < header.p_memsz
+        });
+        // Ends the walk at the first object, which is the program itself.
+        if inside { 1 } else { 2 }
+    }
+
+    let here = (&raw const OFFSET).cast_mut().cast::<libc::c_void>();
+    // SAFETY: the function fits, and `here` is only compared.
+    if unsafe { libc::dl_iterate_phdr(Some(is_main), here) } == 1 {
+        return true;
+    }
+    let mut found = std::mem::MaybeUninit::<libc::Dl_info>::zeroed();
+    // SAFETY: `found` may be all zeros, and is filled if the result is not 0. The name is that of an object
+    // that is loaded, so that nothing is run; it is marked as one to keep.
+    unsafe {
+        libc::dladdr(here, found.as_mut_ptr()) != 0
+            && !libc::dlopen(
+                found.assume_init().dli_fname,
+                libc::RTLD_LAZY | libc::RTLD_NOLOAD | libc::RTLD_NODELETE,
+            )
+            .is_null()
+    }
+}
+
+/// Whether sections can be used. Decided once; the first call registers with the kernel, which takes some
+/// 10 ms in a process that already has threads.
+pub(crate) fn kind() -> Kind {
+    static KIND: OnceLock<Kind> = OnceLock::new();
+    *KIND.get_or_init(|| {
+        let (offset, libc) = look_up();
+        match std::env::var("IOCTX_PERCPU").as_deref() {
+            Err(std::env::VarError::NotPresent) | Ok("" | "auto") => {}
+            Ok("portable") => return Kind::Portable("IOCTX_PERCPU says so"),
+            Ok("libc") if libc => {}
+            Ok("libc") => return Kind::Portable("IOCTX_PERCPU wants the C library's area, and it has none"),
+            Ok("own") if !libc => {}
+            Ok("own") => {
+                return Kind::Portable("IOCTX_PERCPU wants an area of our own, but the C library has one");
+            }
+            _ => return Kind::Portable("IOCTX_PERCPU is none of auto, libc, own, portable"),
+        }
+        if !crate::sync::cpu::possible_is_certain() {
+            // A section would write to the slot of a CPU that there is none for.
+            return Kind::Portable("the system does not say how many CPUs it can have");
+        }
+        if offset == ABSENT {
+            return Kind::Portable("the C library has registered no area, and the feature own-rseq is off");
+        }
+        if !stays_loaded() {
+            return Kind::Portable("this code may be unloaded");
+        }
+        if cpu() < 0 && (libc || !register()) {
+            return Kind::Portable("the kernel has no restartable sequences, or they are forbidden here");
+        }
+        if !membarrier_query().contains_command(MembarrierCommand::RegisterPrivateExpeditedRseq)
+            || membarrier(MembarrierCommand::RegisterPrivateExpeditedRseq).is_err()
+        {
+            return Kind::Portable(
+                "the kernel has no membarrier(PRIVATE_EXPEDITED_RSEQ), or forbids it here",
+            );
+        }
+        if libc { Kind::LibcArea } else { Kind::OwnArea }
+    })
+}
+
+/// The address of this thread's area, which is ours.
+fn own_area() -> *mut u8 {
+    arch::thread_pointer().wrapping_offset(offset())
+}
+
+/// Registers this thread's own area with the kernel, or unregisters it.
+fn tell_kernel(area: *mut u8, flags: libc::c_int) -> bool {
+    // SAFETY: the area is 32 bytes, aligned so, and lives as long as the thread, which unregisters it
+    // before it ends.
+    unsafe { libc::syscall(libc::SYS_rseq, area, 32_u32, flags, SIGNATURE) == 0 }
+}
+
+/// Registers this thread's own area. Tried once per thread.
+fn register() -> bool {
+    struct Registered;
+
+    impl Drop for Registered {
+        fn drop(&mut self) {
+            const UNREGISTER: libc::c_int = 1;
+            let area = own_area();
+            tell_kernel(area, UNREGISTER);
+            // SAFETY: our area, which the kernel no longer writes. Later sections of this thread give up,
+            // and it does not register again.
+            unsafe { area.add(4).cast::<i32>().write_volatile(NEVER) };
+        }
+    }
+
+    std::thread_local!(static REGISTERED: Registered = const { Registered });
+
+    let area = own_area();
+    // Not in a thread that is ending: nobody would unregister.
+    if cpu() == UNREGISTERED && REGISTERED.try_with(|_| ()).is_ok() && tell_kernel(area, 0) {
+        return true;
+    }
+    // SAFETY: our area, which the kernel does not know.
+    unsafe { area.add(4).cast::<i32>().write_volatile(NEVER) };
+    false
+}
+
+/// After a section has failed: whether it is worth another try, since this thread was not registered and is
+/// now.
+#[cold]
+pub(crate) fn rejoin() -> bool {
+    cpu() == UNREGISTERED && kind() == Kind::OwnArea && register()
+}
+
+/// Adds `delta` to this CPU's slot, unless the mode word says to give up, or the thread is disturbed in the
+/// middle, or is not registered; returns whether it did. Orders nothing; the compiler moves no access to
+/// memory across.
+///
+/// The slots are those that the mode word gives the address of; the last argument is for model checkers.
+///
+/// # Safety
+///
+/// 1. [`kind`] was asked before, and is not portable.
+/// 2. `mode` is valid until the section has committed or given up. Unless `GIVE_UP` is set, the word is the
+///    address of as many slots as there are possible CPUs, 128 bytes apart, 8 bytes each, which are written
+///    by sections only.
+/// 3. If not [`ALWAYS_AN_AREA`], the word was just seen without `GIVE_UP`.
+#[inline(always)]
+pub(crate) unsafe fn add<'a>(
+    mode: *const AtomicU64,
+    delta: i64,
+    _: impl Fn(u64, u32) -> &'a AtomicU64,
+) -> bool {
+    // SAFETY: 1. descriptor and abort address are in sections of the program; the signature precedes the
+    // latter. 2. no call, no stack; the last instruction is the one store to memory that others see. 3. the
+    // CPU number is tested. The area that is written to is there, by 3.
+    // 4. and the slot's validity are the caller's promises. The only other store is to `rseq_cs`.
+    unsafe {
+        let area = OFFSET.load(Relaxed);
+        section!(area, mode, in(reg) delta);
+    }
+    true
+}
+
+/// [`add`] of one unit, one instruction shorter.
+///
+/// # Safety
+///
+/// As there.
+#[inline(always)]
+pub(crate) unsafe fn add_one<'a, const UP: bool>(
+    mode: *const AtomicU64,
+    _: impl Fn(u64, u32) -> &'a AtomicU64,
+) -> bool {
+    // SAFETY: as in `add`.
+    unsafe {
+        let area = OFFSET.load(Relaxed);
+        section!(area, mode, const if UP { ONE } else { -ONE });
+    }
+    true
+}
+
+/// Restarts every section of this process that is under way, and orders everything that threads did before
+/// against everything after. What the caller stored before is seen by every section that begins, or begins
+/// again, afterwards. Returns whether it could: a filter installed after [`kind`] was asked may forbid it.
+#[must_use]
+pub(crate) fn fence() -> bool {
+    membarrier(MembarrierCommand::PrivateExpeditedRseq).is_ok()
+}
+
+#[cfg(all(test, target_arch = "x86_64"))]
+mod tests {
+    use super::*;
+    use crate::cpu::CpuId;
+    use crate::percpu::{Counter, PerCpu};
+    use std::sync::atomic::AtomicBool;
+    use std::thread;
+    use std::time::{Duration, Instant};
+
+    /// A section that dawdles for microseconds between its load and its store, so that it is interrupted
+    /// often. Counts aborts, and does not protect itself unless `ARMED`.
+    unsafe fn long_section<const ARMED: bool>(mode: &AtomicU64, delta: i64, aborts: &AtomicU64) -> bool {
+        // SAFETY: as in `add`; unarmed, it is wrong on purpose.
+        unsafe {
+            asm!(
+                ".pushsection __rseq_cs, \"aw\", @progbits",
+                ".balign 32",
+                "33:",
+                ".long 0, 0",
+                ".quad 44f, 55f - 44f, 66f",
+                ".popsection",
+                "lea {slot}, [rip + 33b]",
+                "test {armed:e}, {armed:e}",
+                "jz 44f",
+                "mov qword ptr fs:[{area} + 8], {slot}",
+                "44:",
+                "mov {slot}, qword ptr [{mode}]",
+                "test {slot:l}, 1",
+                "jnz {failed}",
+                "mov {cpu:e}, dword ptr fs:[{area} + 4]",
+                "test {cpu:e}, {cpu:e}",
+                "js {failed}",
+                "shl {cpu}, 7",
+                "add {slot}, {cpu}",
+                "mov {cpu}, qword ptr [{slot}]",
+                "add {cpu}, {delta}",
+                "mov {turns:e}, 500",
+                "77:",
+                "pause",
+                "dec {turns:e}",
+                "jnz 77b",
+                "mov qword ptr [{slot}], {cpu}",
+                "55:",
+                ".pushsection __rseq_abort, \"ax\", @progbits",
+                ".byte 0x0f, 0xb9, 0x3d",
+                ".long {signature}",
+                "66:",
+                "lock inc qword ptr [{aborts}]",
+                "jmp {failed}",
+                ".popsection",
+                armed = in(reg) u32::from(ARMED),
+                area = in(reg) OFFSET.load(Relaxed),
+                mode = in(reg) mode,
+                delta = in(reg) delta,
+                aborts = in(reg) aborts,
+                slot = out(reg) _,
+                cpu = out(reg) _,
+                turns = out(reg) _,
+                signature = const SIGNATURE,
+                failed = label { return false },
+                options(nostack),
+            );
+        }
+        true
+    }
+
+    /// What several threads, more than there are CPUs, count together, and what the slots say they did.
+    fn count(
+        add: impl Fn(&AtomicU64) -> bool + Sync,
+        fenced: bool,
+        enough: impl Fn() -> bool + Sync,
+    ) -> (i64, i64) {
+        let slots = PerCpu::new(|_| Counter::new());
+        let mode = AtomicU64::new(std::ptr::from_ref(slots.get(CpuId(0))).expose_provenance() as u64);
+        let (stop, counted) = (AtomicBool::new(false), AtomicU64::new(0));
+        let mut sum = 0;
+        thread::scope(|scope| {
+            for _ in 0..2 * crate::cpu::possible() + 2 {
+                scope.spawn(|| {
+                    let mut mine = 0;
+                    while !stop.load(Relaxed) {
+                        if add(&mode) {
+                            mine += 1;
+                        } else {
+                            let _ = rejoin();
+                        }
+                    }
+                    counted.fetch_add(mine, Relaxed);
+                });
+            }
+            let end = Instant::now() + Duration::from_secs(20);
+            while !enough() && Instant::now() < end {
+                thread::sleep(Duration::from_millis(10));
+            }
+            mode.fetch_or(GIVE_UP, Relaxed);
+            assert!(!fenced || fence());
+            sum = slots.iter().map(Counter::value).sum();
+            stop.store(true, Relaxed);
+        });
+        (counted.into_inner() as i64, sum)
+    }
+
+    #[test]
+    fn sections_lose_nothing_and_unprotected_ones_do() {
+        if matches!(kind(), Kind::Portable(_)) {
+            println!("SKIPPED: {:?}", kind());
+            return;
+        }
+        let no_slot = |_, _| -> &AtomicU64 { unreachable!("for model checkers") };
+        let timer = Instant::now();
+        let aborts = AtomicU64::new(0);
+        // SAFETY: the slots are those of `count`, written by sections only.
+        let (done, sum) = count(
+            |mode| unsafe { add(mode, ONE, no_slot) },
+            true,
+            || timer.elapsed() > Duration::from_millis(300),
+        );
+        assert_eq!(done, sum, "the section that ships");
+
+        // SAFETY: as above.
+        let armed = |mode: &AtomicU64| unsafe { long_section::<true>(mode, ONE, &aborts) };
+        let (done, sum) = count(armed, true, || aborts.load(Relaxed) >= 100);
+        assert_eq!(done, sum, "a long section, aborted {} times", aborts.load(Relaxed));
+        assert!(aborts.load(Relaxed) > 0, "it was never aborted");
+
+        // And the controls: what is asserted above does fail when the protection is missing, or the fence.
+        let timer = Instant::now();
+        // SAFETY: it is wrong, but what it harms are counts that nothing depends on.
+        let unarmed = |mode: &AtomicU64| unsafe { long_section::<false>(mode, ONE, &aborts) };
+        let (done, sum) = count(unarmed, true, || timer.elapsed() > Duration::from_millis(700));
+        assert_ne!(done, sum, "unprotected sections of several threads on one CPU lost nothing");
+
+        if thread::available_parallelism().is_ok_and(|cpus| cpus.get() > 1) {
+            let late = (0..200).any(|_| {
+                let (done, sum) = count(armed, false, || true);
+                done != sum
+            });
+            assert!(late, "without the fence no section was seen to count after the sum");
+        }
+    }
+
+    #[test]
+    fn the_cpu_number_agrees_with_the_system() {
+        for _ in 0..100 {
+            // The thread may be moved between the two, but not every time.
+            // SAFETY: has no conditions.
+            let (ours, theirs) = (cpu_id(), unsafe { libc::sched_getcpu() } as u32);
+            if ours.is_none_or(|ours| ours == theirs) {
+                return;
+            }
+            thread::yield_now();
+        }
+        panic!("the number is not that of this thread's CPU");
+    }
+
+    #[test]
+    fn a_thread_without_registration_is_told_so() {
+        if kind() != Kind::OwnArea {
+            println!("SKIPPED: the area is not ours");
+            return;
+        }
+        thread::spawn(|| {
+            assert_eq!(cpu(), UNREGISTERED);
+            assert!(rejoin() && cpu() >= 0 && !rejoin());
+        })
+        .join()
+        .unwrap();
+    }
+}
