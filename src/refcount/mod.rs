@@ -54,9 +54,11 @@ mod slots;
 mod switch;
 #[cfg(test)]
 mod tests;
+mod typed;
 mod word;
 
 pub use builder::{Builder, NoSections};
 pub use percpu_ref::{DynamicRef, PerCpuRef, Put};
 pub use policy::{Always, Gets, Moves, Never, Policy};
 pub use switch::ReviveError;
+pub use typed::{Dying, Guard, Handle, Owner, StillHeld, Weak};

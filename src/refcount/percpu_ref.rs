@@ -188,7 +188,7 @@ impl<P: Policy> PerCpuRef<P> {
     fn get_in_word(&self, n: u32) {
         // Relaxed: the caller's own reference keeps the count from zero; nothing is published.
         let before = self.word.fetch_add(Self::up(n), Relaxed);
-        if P::WATCH == Watch::Gets && before.leading_ones() >= P::TICK.leading_zeros() + 1 {
+        if P::WATCH == Watch::Gets && before.leading_ones() > P::TICK.leading_zeros() {
             self.ticked(before);
         }
     }
@@ -278,7 +278,7 @@ impl<P: Policy> PerCpuRef<P> {
         // word's own order.
         let Ok(before) = self.word.fetch_update(Relaxed, Relaxed, add) else { return false };
         // Only now: the reference keeps the count from being freed meanwhile.
-        if P::WATCH == Watch::Gets && before.leading_ones() >= P::TICK.leading_zeros() + 1 {
+        if P::WATCH == Watch::Gets && before.leading_ones() > P::TICK.leading_zeros() {
             self.ticked(before);
         }
         self.note_move();

@@ -63,7 +63,7 @@ impl Slots {
     }
 
     fn address(self) -> u64 {
-        self.0.expose_provenance().get() as u64
+        self.0.as_ptr().expose_provenance() as u64
     }
 
     /// The word of `cpu`'s slot, as a section finds it.

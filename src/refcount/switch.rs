@@ -100,8 +100,8 @@ impl<P: Policy> PerCpuRef<P> {
         // Relaxed: ordered by the beginning of the change.
         let stamp = if P::WATCH == Watch::Nothing { 0 } else { micros() };
         let (slots, sections, mode) = match Mode::of(self.mode.load(Relaxed)) {
-            // SAFETY: freed only when we end the change.
             Mode::Sections(slots) => {
+                // SAFETY: freed only when we end the change.
                 let patience = unsafe { slots.note() }.patience;
                 (slots, true, Mode::Word(Stats::new(stamp).with_patience(patience)).word())
             }
@@ -221,7 +221,7 @@ impl<P: Policy> PerCpuRef<P> {
 
     /// The step that kills.
     fn dying(word: u64) -> Option<u64> {
-        (word & DEAD == 0).then(|| word | DEAD | if word & PER_CPU != 0 { SWITCHING } else { 0 })
+        (word & DEAD == 0).then_some(word | DEAD | if word & PER_CPU != 0 { SWITCHING } else { 0 })
     }
 
     /// [`try_kill`](Self::try_kill) for many counts, which share what costs most: one fence for all. Tells
