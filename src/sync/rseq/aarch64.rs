@@ -115,7 +115,8 @@ macro_rules! section {
             "str {slot}, [{thread}, #8]",
             "44:",
             "ldr {slot}, [{mode}]",
-            "tbnz {slot}, #{give_up}, {failed}",
+            // The bit `GIVE_UP`.
+            "tbnz {slot}, #0, {failed}",
             "ldr {value:w}, [{thread}, #4]",
             "tbnz {value:w}, #31, {failed}",
             "add {slot}, {slot}, {value}, lsl #7",
@@ -134,7 +135,6 @@ macro_rules! section {
             thread = out(reg) _,
             slot = out(reg) _,
             value = out(reg) _,
-            give_up = const GIVE_UP.trailing_zeros(),
             signature = const SIGNATURE,
             failed = label { return false },
             options(nostack),
