@@ -4,6 +4,7 @@ mod canary;
 mod context;
 mod credits;
 mod litmus;
+mod owner;
 mod refcount;
 mod ring;
 mod wait;
@@ -15,6 +16,7 @@ pub(crate) fn all() -> Vec<Model> {
     let parts = [
         litmus::models(),
         refcount::models(),
+        owner::models(),
         credits::models(),
         ring::models(),
         wait::models(),
