@@ -1,0 +1,232 @@
+//! A kernel that refuses system calls: everything works without them, and what cannot go on says so.
+//!
+//! Each test runs itself once more as a child, under a filter (seccomp(2)) that makes one call fail from the
+//! child's first instruction on; or, for the last, the child installs the filter later.
+#![cfg(all(target_os = "linux", target_arch = "x86_64", target_pointer_width = "64"))]
+
+mod support;
+
+use ioctx::aio::{Context, Request};
+use ioctx::backend::Null;
+use ioctx::refcount::{PerCpuRef, Put};
+use ioctx::{barrier, cpu};
+use libc::sock_filter;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use support::{process, skip, use_and_kill};
+
+/// Commands of membarrier(2).
+const REGISTER_EXPEDITED: u32 = 1 << 4;
+const REGISTER_RSEQ: u32 = 1 << 8;
+
+/// A system call that fails.
+#[derive(Clone, Copy)]
+struct Refusal {
+    call: libc::c_long,
+    /// Only if this is its first argument.
+    command: Option<u32>,
+    errno: libc::c_int,
+}
+
+impl Refusal {
+    const fn of(call: libc::c_long, errno: libc::c_int) -> Self {
+        Self { call, command: None, errno }
+    }
+
+    const fn of_command(command: u32) -> Self {
+        Self { call: libc::SYS_membarrier, command: Some(command), errno: libc::EPERM }
+    }
+
+    /// The filter: allows every call but this.
+    fn filter(self) -> Vec<sock_filter> {
+        const ARCH_X86_64: u32 = 0xc000_003e;
+        let mut words = vec![
+            (std::mem::offset_of!(libc::seccomp_data, arch), ARCH_X86_64),
+            (std::mem::offset_of!(libc::seccomp_data, nr), self.call as u32),
+        ];
+        // The low half of the argument comes first.
+        words.extend(self.command.map(|command| (std::mem::offset_of!(libc::seccomp_data, args), command)));
+        let mut filter: Vec<_> = words.into_iter().flat_map(|(offset, word)| unless(offset, word)).collect();
+        filter.push(leave(libc::SECCOMP_RET_ERRNO | self.errno as u32));
+        filter
+    }
+
+    /// Puts the calling thread, and what it starts, under the filter. Async-signal-safe.
+    fn install(filter: &[sock_filter]) -> io::Result<()> {
+        let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
+        // SAFETY: the program is valid during the call, which copies it.
+        let installed = unsafe {
+            libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+                && libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) == 0
+        };
+        if installed { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+}
+
+/// Allows the call unless the word at `offset` is `wanted`.
+fn unless(offset: usize, wanted: u32) -> [sock_filter; 3] {
+    let load = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+    let compare = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+    [
+        sock_filter { code: load, jt: 0, jf: 0, k: offset as u32 },
+        sock_filter { code: compare, jt: 1, jf: 0, k: wanted },
+        leave(libc::SECCOMP_RET_ALLOW),
+    ]
+}
+
+fn leave(verdict: u32) -> sock_filter {
+    sock_filter { code: (libc::BPF_RET | libc::BPF_K) as u16, jt: 0, jf: 0, k: verdict }
+}
+
+/// What is in force: in the parent, without any filter, unless the machine has one of its own.
+fn kinds() -> String {
+    format!("{:?}\n{:?}", cpu::kind(), barrier::kind())
+}
+
+/// Whether a kind is one that works without the kernel's help.
+fn is_fallback(kind: &str) -> bool {
+    kind.starts_with("Portable") || kind.starts_with("Fence")
+}
+
+/// Runs `test` under a filter. There the kinds are as without it, but that those with a reason given are
+/// degraded, for that reason; and everything works.
+fn refused(test: &str, refusal: Refusal, cpu: Option<&str>, barrier: Option<&str>) {
+    let Some(without) = process::role() else {
+        let filter = refusal.filter();
+        let mut child = process::again(test, &kinds());
+        // SAFETY: async-signal-safe: two system calls, no allocation.
+        unsafe { child.pre_exec(move || Refusal::install(&filter)) };
+        return process::run(child).unwrap_or_else(|error| skip(format_args!("seccomp: {error}")));
+    };
+    let now = kinds();
+    for ((without, now), reason) in without.lines().zip(now.lines()).zip([cpu, barrier]) {
+        match reason {
+            // A machine that refuses something by itself may have another reason.
+            Some(reason) => {
+                assert!(is_fallback(now) && (now.contains(reason) || is_fallback(without)), "{now}");
+            }
+            None => assert_eq!(now, without),
+        }
+    }
+    everything_works();
+}
+
+fn everything_works() {
+    for _ in 0..50 {
+        use_and_kill(4, |_| (), || ());
+    }
+    barrier::light();
+    barrier::heavy();
+    let context = Context::new(4, Null).unwrap();
+    for turn in 0..100 {
+        context.submit(Request::nop().with_user_data(turn)).unwrap();
+        let mut events = Vec::new();
+        assert_eq!(context.get_events(1, 4, None, &mut events), Ok(1));
+        assert_eq!(events[0].request.user_data, turn);
+    }
+    assert_eq!(context.destroy(None), Ok(()));
+}
+
+/// Why there are no sections where rseq(2) is refused.
+fn no_area() -> Option<&'static str> {
+    Some(if cfg!(feature = "own-rseq") {
+        "the kernel has no restartable sequences, or they are forbidden here"
+    } else {
+        "the C library has registered no area"
+    })
+}
+
+#[test]
+fn membarrier_is_forbidden() {
+    let refusal = Refusal::of(libc::SYS_membarrier, libc::EPERM);
+    refused("membarrier_is_forbidden", refusal, Some("membarrier"), Some("membarrier"));
+}
+
+#[test]
+fn membarrier_does_not_exist() {
+    let refusal = Refusal::of(libc::SYS_membarrier, libc::ENOSYS);
+    refused("membarrier_does_not_exist", refusal, Some("membarrier"), Some("membarrier"));
+}
+
+#[test]
+fn rseq_is_forbidden() {
+    refused("rseq_is_forbidden", Refusal::of(libc::SYS_rseq, libc::EPERM), no_area(), None);
+}
+
+#[test]
+fn rseq_does_not_exist() {
+    refused("rseq_does_not_exist", Refusal::of(libc::SYS_rseq, libc::ENOSYS), no_area(), None);
+}
+
+#[test]
+fn membarrier_for_sections_is_forbidden() {
+    let refusal = Refusal::of_command(REGISTER_RSEQ);
+    refused(
+        "membarrier_for_sections_is_forbidden",
+        refusal,
+        Some("membarrier(PRIVATE_EXPEDITED_RSEQ)"),
+        None,
+    );
+}
+
+#[test]
+fn membarrier_for_fences_is_forbidden() {
+    let refusal = Refusal::of_command(REGISTER_EXPEDITED);
+    refused("membarrier_for_fences_is_forbidden", refusal, None, Some("membarrier(PRIVATE_EXPEDITED)"));
+}
+
+/// What `f` panics with.
+fn panic_of(f: impl FnOnce()) -> Option<String> {
+    let payload = catch_unwind(AssertUnwindSafe(f)).err()?;
+    let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| payload.downcast_ref::<String>().cloned())
+}
+
+#[test]
+fn membarrier_is_taken_away_later() {
+    if process::role().is_none() {
+        return process::run(process::again("membarrier_is_taken_away_later", "any")).unwrap();
+    }
+    let kinds = kinds();
+    let [sections, fences] = [0, 1].map(|line| !is_fallback(kinds.lines().nth(line).unwrap()));
+    let counts = [PerCpuRef::new(), PerCpuRef::portable()];
+    counts.iter().for_each(PerCpuRef::get);
+    everything_works();
+    let filter = Refusal::of(libc::SYS_membarrier, libc::EPERM).filter();
+    if let Err(error) = Refusal::install(&filter) {
+        counts.iter().for_each(|count| _ = count.put());
+        return skip(format_args!("seccomp: {error}"));
+    }
+    let refused = Some("membarrier was granted to this process and is now refused".to_owned());
+    let expect = |granted: bool| refused.clone().filter(|_| granted);
+    assert_eq!(panic_of(barrier::heavy), expect(fences));
+    let [count, portable] = counts;
+    assert_eq!(panic_of(|| _ = support::kill(&portable)), None);
+    assert_eq!(portable.put(), Put::Zero);
+    assert_eq!(panic_of(|| _ = support::kill(&count)), expect(sections));
+    // A kill that has not gone on leaves a count that still counts, and is never told to be zero.
+    if sections {
+        count.get();
+        assert_eq!(count.put_many(2), Put::Held);
+        assert_eq!((count.count(), count.is_zero()), (None, false));
+        std::mem::forget(count);
+    } else {
+        assert_eq!(count.put(), Put::Zero);
+    }
+}
+
+#[test]
+fn rseq_is_taken_away_later() {
+    if cpu::kind() != cpu::Kind::OwnArea {
+        return skip("the C library registers threads, and ends a process where it cannot");
+    }
+    if process::role().is_none() {
+        return process::run(process::again("rseq_is_taken_away_later", "any")).unwrap();
+    }
+    if let Err(error) = Refusal::install(&Refusal::of(libc::SYS_rseq, libc::EPERM).filter()) {
+        return skip(format_args!("seccomp: {error}"));
+    }
+    // This thread is registered, and none of those to come will be.
+    everything_works();
+}
