@@ -202,9 +202,9 @@ fn membarrier_is_taken_away_later() {
     let expect = |granted: bool| refused.clone().filter(|_| granted);
     assert_eq!(panic_of(barrier::heavy), expect(fences));
     let [count, portable] = counts;
-    assert_eq!(panic_of(|| _ = support::kill(&portable)), None);
+    assert_eq!(panic_of(|| _ = portable.kill()), None);
     assert_eq!(portable.put(), Put::Zero);
-    assert_eq!(panic_of(|| _ = support::kill(&count)), expect(sections));
+    assert_eq!(panic_of(|| _ = count.kill()), expect(sections));
     // A kill that has not gone on leaves a count that still counts, and is never told to be zero.
     if sections {
         count.get();

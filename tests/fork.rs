@@ -9,7 +9,7 @@ use std::process::ExitStatus;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
-use support::{SetAtEnd, kill, never_hang};
+use support::{SetAtEnd, never_hang};
 
 /// A fork of this process that is still running.
 #[must_use]
@@ -80,7 +80,7 @@ fn counts_are_apart_after_a_fork() {
                     return 1;
                 }
             }
-            match kill(&count) {
+            match count.kill() {
                 Put::Held if count.count() != Some(held) => 2,
                 Put::Held if !count.try_get_live() && zero_comes_last(&count, held) => 0,
                 _ => 3,
@@ -97,7 +97,7 @@ fn counts_are_apart_after_a_fork() {
     });
     assert!(status.success(), "the fork: {status}");
     assert_eq!((count.count(), count.is_dying()), (None, false));
-    assert_eq!((kill(&count), count.count()), (Put::Held, Some(held)));
+    assert_eq!((count.kill(), count.count()), (Put::Held, Some(held)));
     assert!(zero_comes_last(&count, held));
 }
 
@@ -124,7 +124,7 @@ fn forks_made_while_another_thread_counts_are_exact() {
             }
             let fork = Fork::new(|| {
                 count.get_many(3);
-                if count.put() != Put::Held || kill(&count) != Put::Held {
+                if count.put() != Put::Held || count.kill() != Put::Held {
                     return 1;
                 }
                 match count.count() {
@@ -137,6 +137,6 @@ fn forks_made_while_another_thread_counts_are_exact() {
             fork.status()
         });
         assert!(status.success(), "the fork in round {round}: {status}");
-        assert_eq!((kill(&count), count.count()), (Put::Zero, Some(0)));
+        assert_eq!((count.kill(), count.count()), (Put::Zero, Some(0)));
     }
 }

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 use support::tracee::{Section, Tracee, be_traced};
-use support::{kill, process, skip};
+use support::{process, skip};
 
 /// Aborts at each instruction of a put, and twice as many at each of a get, lest errors cancel.
 const ABORTS: u64 = 1000;
@@ -92,7 +92,7 @@ fn child(role: &str) {
         IOCTX_MAILBOX.turns.load(Relaxed) + IOCTX_MAILBOX.surplus.load(Relaxed) + other.join().unwrap()
     });
     assert_eq!(count.count(), None);
-    let found = kill(&count);
+    let found = count.kill();
     assert_eq!(count.count(), Some(kept), "not what was taken and not put");
     let zeros = (0..kept).filter(|_| ioctx_injected_put(&count)).count();
     assert_eq!(zeros + usize::from(found == Put::Zero), 1);

@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Barrier, mpsc};
 use std::thread;
-use support::{kill, never_hang};
+use support::{never_hang};
 
 #[test]
 fn threads_outlive_the_counts_they_used() {
@@ -40,7 +40,7 @@ fn threads_outlive_the_counts_they_used() {
         let count = Arc::new(PerCpuRef::new());
         users.iter().for_each(|(send, _)| send.send(Arc::clone(&count)).unwrap());
         users.iter().for_each(|_| all_done.recv().unwrap());
-        assert_eq!((kill(&count), count.count()), (Put::Held, Some(THREADS as u64)));
+        assert_eq!((count.kill(), count.count()), (Put::Held, Some(THREADS as u64)));
         assert_eq!(count.put_many(THREADS as u32), Put::Zero);
         assert_eq!(Arc::strong_count(&count), 1, "the users have forgotten it");
     }
@@ -108,9 +108,9 @@ fn end_threads(ended_before_kill: bool, held_first: bool) {
     taken.wait();
     if ended_before_kill {
         end.wait();
-        counted.tell(kill(&counted.count));
+        counted.tell(counted.count.kill());
     } else {
-        let killed = kill(&counted.count);
+        let killed = counted.count.kill();
         assert_eq!((killed, counted.count.count()), (Put::Held, Some(THREADS as u64)));
         end.wait();
     }

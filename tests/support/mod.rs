@@ -34,11 +34,6 @@ impl Drop for SetAtEnd<'_> {
     }
 }
 
-/// The one kill of a count.
-pub fn kill(count: &PerCpuRef) -> Put {
-    count.kill().expect("this is the first kill")
-}
-
 /// Lets `users` threads take and put references until the count is killed, and sees that zero is found once.
 /// They do `disturb` in between; this thread does `meanwhile` before it kills.
 pub fn use_and_kill(users: usize, disturb: impl Fn(u32) + Sync, meanwhile: impl FnOnce()) {
@@ -66,7 +61,7 @@ pub fn use_and_kill(users: usize, disturb: impl Fn(u32) + Sync, meanwhile: impl 
         }
         all_have_counted.wait();
         meanwhile();
-        tell(kill(&count));
+        tell(count.kill());
         assert!(!count.try_get_live());
     });
     assert_eq!((zeros.into_inner(), count.count()), (1, Some(0)));
