@@ -37,10 +37,17 @@ pub fn hint() -> CpuId {
 }
 
 /// Whether per-CPU operations are restartable sequences or locked instructions, and why. Decided once, when
-/// it is first asked or the first structure that could use them is made. The environment variable
-/// `IOCTX_PERCPU=portable` forces the latter. Without the feature `own-rseq` sections need the C library's
-/// area; with it, where the library has none, each thread registers one of its own at its first operation,
-/// which is then not for allocators or signal handlers.
+/// it is first asked or the first structure that could use them is made.
+///
+/// Sections need an area that each thread shares with the kernel. It is the C library's, where there is one
+/// (glibc 2.35 and later); otherwise, with the default feature `own-rseq`, one of this crate's, which each thread
+/// registers at its first operation. That first operation calls the allocator, so that there it must not happen
+/// in an allocator or a signal handler. The feature takes 32 bytes of static thread-local storage; a library to be
+/// loaded at run time, of which such storage is scarce, may do without it.
+///
+/// The environment variable `IOCTX_PERCPU` restricts the choice: `libc` or `own` to that kind of area, `portable`
+/// to locked instructions, `auto` not at all. A single count is restricted by its
+/// [`Builder`](crate::refcount::Builder).
 ///
 /// ```
 /// println!("{:?}", ioctx::cpu::kind());

@@ -14,9 +14,11 @@
 //! this module's, registered at the thread's first failed section and unregistered when the thread ends.
 //! All areas lie at one offset from the thread pointer, so that a section needs no look-up.
 //!
-//! `own-rseq` is for programs. It makes the object it is linked into use static thread-local storage, of
-//! which a library that is loaded at run time can have only little; and a thread's first operation calls
-//! the allocator and the kernel, so that none may happen in an allocator or a signal handler.
+//! `own-rseq` makes the object it is linked into use static thread-local storage, of which a library that is
+//! loaded at run time can have only little. For that, each thread has an area in any case, and a section may
+//! begin before it is known whether it can count: two instructions fewer. Where the C library has no area, a
+//! thread's first operation calls the allocator and the kernel, so that none may happen in an allocator or a
+//! signal handler.
 //!
 //! # What makes a section right
 //!
