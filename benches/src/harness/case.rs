@@ -84,6 +84,31 @@ impl<'a> Case<'a> {
         };
         Self { name: name.into(), turn: Box::new(turn) }
     }
+
+    /// What takes too long for a loop, or cannot be done twice: `run(n)` prepares and does it about `n` times
+    /// and says how long each took, the preparations left out; each time it is `operations` operations.
+    pub fn shots(
+        name: impl Into<String>,
+        operations: u32,
+        run: impl Fn(usize) -> Vec<Duration> + 'a,
+    ) -> Self {
+        let turn = move |plan: &Plan| {
+            let each = |time: Duration| time.as_nanos() as f64 / f64::from(operations);
+            Sample { ns: run(plan.shots).into_iter().map(each).collect(), switches: None }
+        };
+        Self { name: name.into(), turn: Box::new(turn) }
+    }
+}
+
+/// How long a single shot takes; `None` if the thread was switched out meanwhile.
+///
+/// Includes reading the clock, some 20 ns.
+pub fn undisturbed(shot: impl FnOnce()) -> Option<Duration> {
+    let before = os::thread_switches();
+    let start = Instant::now();
+    shot();
+    let elapsed = start.elapsed();
+    (os::thread_switches() == before).then_some(elapsed)
 }
 
 /// How many operations take about as long as a repetition should, or longer.

@@ -6,20 +6,34 @@
 //! * Loops whose threads feed each other are timed in [repetitions](Case::repetitions) of some 50 ms, from
 //!   the first worker's start to the last one's end. Nothing is left out of those; the table shows how
 //!   often threads were switched.
+//! * What takes microseconds, or can be done only once, is timed in single [shots](Case::shots).
 //! * A contender's ratio to ours is taken within each round; the table has the median of those. That is the
 //!   figure to trust. Nanoseconds depend on the neighbours, and on how far apart the host has put the CPUs,
-//!   which the ping-pong probe printed with every table shows.
+//!   which the ping-pong probe before and after each round shows. Where that changed, what several threads
+//!   did is shown for each distance by itself, too.
+//! * Where a process's memory lies can make a tight loop several times slower, for as long as the process
+//!   lives. So all of this is done in several processes, one after the other (`--processes N`); the tables
+//!   have the medians over processes, and the range of the ratios.
 
+mod bench;
 mod case;
+mod contest;
 mod os;
 mod plan;
+mod print;
 mod probe;
-mod report;
+mod processes;
+mod results;
 mod stats;
 mod together;
 
-pub use case::Case;
+pub use bench::{Bench, Target};
+pub use case::{Case, undisturbed};
+pub use contest::Contest;
 pub use os::cpus;
 pub use plan::Plan;
-pub use report::{Bench, Contest};
-pub use together::{Place, together};
+pub use results::Run;
+pub use together::{Place, spin_until, together};
+
+/// Contenders whose names begin like this are ours; the first of them is what the others are compared with.
+const OURS: &str = "ioctx";

@@ -4,9 +4,49 @@ use super::cpus;
 use super::stats::median;
 use super::together::{Place, spin_until, together};
 use ioctx::percpu::CachePadded;
+use serde::{Deserialize, Serialize};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::*};
 use std::time::{Duration, Instant};
+
+/// How far apart two CPUs are, by the round trip of a cache line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Distance {
+    /// Under 45 ns: most likely siblings on one core, which share all caches.
+    Siblings,
+    /// Under 150 ns: most likely cores that share a cache.
+    Near,
+    /// More: they share none.
+    Far,
+}
+
+impl Distance {
+    /// All there are.
+    pub const ALL: [Self; 3] = [Self::Siblings, Self::Near, Self::Far];
+
+    fn of(round_trip: f64) -> Self {
+        match round_trip {
+            ..45.0 => Self::Siblings,
+            ..150.0 => Self::Near,
+            _ => Self::Far,
+        }
+    }
+
+    /// What it was between two round trips, if that is certain.
+    pub fn between(before: Option<f64>, after: Option<f64>) -> Option<Self> {
+        let before = before.map(Self::of);
+        before.filter(|_| before == after.map(Self::of))
+    }
+
+    /// For a table.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Siblings => "siblings",
+            Self::Near => "near",
+            Self::Far => "far",
+        }
+    }
+}
 
 /// Round trips that are timed together. Few, so that most bursts are not disturbed.
 const BURST: u64 = 50;
