@@ -7,7 +7,7 @@ use crossbeam_queue::ArrayQueue;
 use ioctx::backend::Null;
 use ioctx::ring::{Event, Ring};
 use ioctx_benches::context::{self, Context};
-use ioctx_benches::refcount::{self, Count, Ours};
+use ioctx_benches::refcount::{self, Count, counted::Object, ours};
 use ioctx_benches::ring::{self, Queue};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -62,8 +62,8 @@ fn main() {
         .measurement_time(Duration::from_secs(2))
         .configure_from_args();
 
-    get_put::<Ours>(&mut criterion, "ioctx PerCpuRef");
-    get_put::<Arc<()>>(&mut criterion, "Arc");
+    get_put::<ours::Get>(&mut criterion, "ioctx PerCpuRef");
+    get_put::<Arc<Object>>(&mut criterion, "Arc");
     publish_read::<Ring>(&mut criterion, "ioctx Ring");
     publish_read::<ArrayQueue<Event>>(&mut criterion, "crossbeam_queue::ArrayQueue");
     submit_reap::<ioctx::Context<Null>>(&mut criterion, "ioctx Context");
