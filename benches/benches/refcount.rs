@@ -7,30 +7,40 @@
 //! | contender | holds | tells the last holder | what it does not do |
 //! |---|---|---|---|
 //! | `PerCpuRef` | one object, as long as one likes | yes, after `kill` | find zero before it is killed |
-//! | `Arc`, `triomphe::Arc`, one atomic | one object, as long as one likes | yes | keep CPUs out of each other's way |
-//! | `ArcSwap::load` | one object, for a short time: a thread has 8 slots for it | no | - (it also finds out which object) |
+//! | `Arc`, `triomphe::Arc`, one atomic | one object, as long as one likes | yes | keep CPUs off one line |
+//! | `ArcSwap::load` | one object, briefly: a thread has 8 slots for it | no | (it finds out which object, too) |
 //! | `ArcSwap::load_full` | one object, as long as one likes | yes | as `Arc` |
-//! | `crossbeam_epoch::pin` | every object of the process | no | free anything, anywhere, while somebody is pinned |
-//! | `seize` | every object of its collector | no | free what is retired while the guard is out |
-//! | `haphazard` | one object per hazard pointer | no | hold a second object by the same one (it also finds out which object) |
+//! | `crossbeam_epoch::pin` | every object of the process | no | free anything while somebody is pinned |
+//! | `seize` | every object of its collector | no | free what is retired while a guard is out |
+//! | `haphazard` | one object per hazard pointer | no | hold a second one (it finds out which object, too) |
 //! | read locks | one object | no | let writers in while somebody looks |
 //! | thread-local words | nothing | no | tell any other thread |
 //!
-//! So `pin` and a hazard pointer are what to use for short looks at objects that come and go; a count is for
-//! a request that takes its time, and for whoever wants to know when the last one is done.
+//! For short looks at objects that come and go, `pin` and hazard pointers are the right thing; a count is
+//! for a request that takes its time, and for whoever has to know when the last one is done. `haphazard`
+//! is measured at its best: one hazard pointer per thread, found through a thread-local, pointed at the
+//! object and reset. The epoch and `seize` are entered and left for every single object, which a program
+//! would do once for many.
 //!
 //! # Where nothing is gained
 //!
 //! * Alone on a CPU, with 50 ns and more of independent work between operations, nobody can be told from
-//!   `Arc`: the processor does the counting beside the work. See the contest with work, 1 thread.
-//! * Many small objects, each used by one thread at a time: `Arc` takes 16 bytes and is freed at once.
-//! * Without restartable sequences one thread pays a little more than for `Arc`, since a slot is changed by a
-//!   locked instruction, too, and has to be found first.
-//! * Counts that live for a few thousand operations: what was saved goes into the kill, if other CPUs are busy
-//!   then. `kill_all` shares that among many.
+//!   `Arc`: the processor counts beside the work. With a second CPU on the same object it hides that,
+//!   too, as long as the two share a cache; it no longer does when they are far apart.
+//! * Without restartable sequences, on one CPU: a slot is changed by a locked instruction as well, and
+//!   has to be found first. After stores that miss the caches that kind takes twice what `Arc` takes.
+//! * In loops over many objects whose references are kept in memory: keeping them there costs more than
+//!   counting.
+//! * Many small objects, or objects that each stay on one CPU: `Arc` takes 16 bytes, and is freed at
+//!   once.
+//! * Counts that live for a thousand operations: what they save goes into the kill, if other threads of
+//!   the process run meanwhile. `kill_all` shares that among many.
+//! * After the kill: one word for all, found on a detour. Slower than `Arc`.
 //!
-//! What is gained is two or more CPUs on one object, operations back to back, and code with stores that miss
-//! the caches, for which locked instructions wait.
+//! What is gained is two or more CPUs on one object, the more the more objects and the farther apart the
+//! CPUs, and operations back to back. `Arc` on 8 objects takes three times as long on CPUs that share no
+//! cache: where the host of a virtual machine has put them decides more than anything here, so the tables
+//! are split by it.
 
 use crossbeam_utils::sync::ShardedLock;
 use ioctx::refcount::PerCpuRef;
@@ -43,13 +53,11 @@ use ioctx_benches::refcount::floor::Assembly;
 use ioctx_benches::refcount::floor::{Nothing, ThreadLocal};
 use ioctx_benches::refcount::kill::{self, Other, latencies, used};
 use ioctx_benches::refcount::ours::{self, Called, Dying, Get, Portable, TryGetLive};
-use ioctx_benches::refcount::{Apart, Count, all_at_once, check, pairs, pairs_between, several};
+use ioctx_benches::refcount::{Apart, Count, OBJECTS, all_at_once, check, pairs, pairs_between, several};
 use std::hint::black_box;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-/// How many objects in the second contest.
-const OBJECTS: usize = 8;
 /// How much work there is after each operation of the fourth.
 const WORK: Duration = Duration::from_nanos(54);
 /// How many counts are killed at once.
@@ -81,7 +89,7 @@ fn one<C: Count + 'static>(name: &str, threads: usize) -> Case<'static> {
 }
 
 fn eight<C: Count + 'static>(name: &str, threads: usize) -> Case<'static> {
-    let counts = several::<C, OBJECTS>();
+    let counts = several::<C>();
     Case::slices(name, threads, OBJECTS as u32, move |n| all_at_once(&counts, n))
 }
 
@@ -121,8 +129,8 @@ fn on_one_object(threads: usize) -> Vec<Case<'static>> {
     ]
 }
 
-/// Without those that hold all objects by one word, so that the other seven cost them nothing, and without the
-/// hazard pointer, of which there would have to be eight.
+/// Without those that hold all objects by one word, so that the other seven cost them nothing, and without
+/// the hazard pointer, of which there would have to be eight.
 fn on_eight_objects(threads: usize) -> Vec<Case<'static>> {
     vec![
         eight::<Get>(OURS, threads),

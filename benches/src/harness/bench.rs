@@ -2,7 +2,7 @@
 
 use super::contest::Contest;
 use super::print::{print_by_distance, print_legend, print_probes, print_table, print_targets};
-use super::results::{Run, Spread, Sum, by_distance, sum_up};
+use super::results::{Run, Spread, Sum, sum_up};
 use super::{Plan, cpus, processes};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -90,7 +90,7 @@ impl Bench {
             let sums = sum_up(&self.runs, title);
             print_table(&sums, unit, self.runs.len());
             print_probes(&self.runs, title);
-            print_by_distance(&by_distance(&self.runs), title, unit);
+            print_by_distance(&self.runs, title, unit);
             self.sums.extend(sums);
         }
     }
@@ -101,7 +101,7 @@ impl Bench {
             return;
         }
         println!("\n## Targets\n");
-        print_targets(targets, &self.runs, &by_distance(&self.runs));
+        print_targets(targets, &self.runs);
     }
 
     /// Prints a remark on a figure, if it was measured: its median over processes is what `words` are given.

@@ -26,7 +26,7 @@ impl Plan {
     pub const FEWEST: usize = 3;
 
     const FULL: Self = Self {
-        rounds: 7,
+        rounds: 11,
         slices: 16,
         slice: Duration::from_micros(200),
         repetition: Duration::from_millis(80),

@@ -1,7 +1,7 @@
 //! Markdown tables.
 
 use super::probe::Distance;
-use super::results::{Run, Spread, Sum, sum_up};
+use super::results::{Run, Spread, Sum, by_distance, sum_up};
 use super::stats::quantile;
 use super::{OURS, Target};
 use std::fmt;
@@ -60,17 +60,23 @@ pub fn print_table(rows: &[Sum], unit: Unit, processes: usize) {
     }
 }
 
-/// Prints what several threads took in the contest called `title` for each distance of the CPUs.
-pub fn print_by_distance(distances: &[(Distance, Vec<Run>)], title: &str, unit: Unit) {
-    let tables: Vec<Vec<Sum>> = distances.iter().map(|(_, runs)| sum_up(runs, title)).collect();
-    let Some(first) = tables.first().filter(|rows| rows.iter().any(|row| row.threads > 1)) else { return };
+/// Prints what several threads took in the contest called `title` for each distance of the CPUs, if there was
+/// more than one.
+pub fn print_by_distance(runs: &[Run], title: &str, unit: Unit) {
+    let sums = |(distance, runs): (Distance, Vec<Run>)| {
+        let mut rows = sum_up(&runs, title);
+        rows.retain(|row| row.threads > 1);
+        (distance, rows)
+    };
+    let mut all: Vec<_> = by_distance(runs).into_iter().map(sums).collect();
+    all.retain(|(_, rows)| rows.iter().any(|row| row.ns.is_some()));
+    let [(_, first), _, ..] = &*all else { return };
     println!("\nBy how far the CPUs were apart, which the host decides:\n");
-    let heads =
-        distances.iter().map(|(distance, _)| format!(" {} {} | x {OURS} |", distance.name(), unit.name()));
+    let heads = all.iter().map(|(distance, _)| format!(" {} {} | x {OURS} |", distance.name(), unit.name()));
     println!("| case | threads | batch |{}", heads.collect::<String>());
-    println!("|---|--:|--:|{}", "--:|--:|".repeat(distances.len()));
-    for (i, Sum { case, threads, batch, .. }) in first.iter().enumerate().filter(|(_, row)| row.threads > 1) {
-        let cells = tables.iter().map(|rows| {
+    println!("|---|--:|--:|{}", "--:|--:|".repeat(all.len()));
+    for (i, Sum { case, threads, batch, .. }) in first.iter().enumerate() {
+        let cells = all.iter().map(|(_, rows)| {
             let (time, ratio) = (rows[i].ns.map(|ns| unit.of(ns)), rows[i].ratio);
             format!(" {} | {} |", Cell(time, 2), Cell(ratio.map(|ratio| ratio.median), 2))
         });
@@ -87,14 +93,17 @@ pub fn print_probes(runs: &[Run], title: &str) {
     }
 }
 
-/// Prints what is hoped for beside what was measured.
-pub fn print_targets(targets: &[Target], runs: &[Run], distances: &[(Distance, Vec<Run>)]) {
+/// Prints what is hoped for beside what was measured, in all and for each distance of the CPUs.
+pub fn print_targets(targets: &[Target], runs: &[Run]) {
+    let spread = |target: &Target, runs: &[Run]| Spread::of(runs.iter().map(target.measured));
+    let mut distances = by_distance(runs);
+    distances.retain(|(_, runs)| targets.iter().any(|target| spread(target, runs).is_some()));
     let heads: String = distances.iter().map(|(distance, _)| format!(" {} |", distance.name())).collect();
     println!("| target | wanted | measured |{heads}\n|---|--:|--:|{}", "--:|".repeat(distances.len()));
-    for Target { what, wanted, measured } in targets {
-        let spread = |runs: &[Run]| Spread::of(runs.iter().map(measured));
-        let middle = |runs: &[Run]| Cell(spread(runs).map(|spread| spread.median), 2);
-        let range = if runs.len() > 1 { format!(" {}", Range(spread(runs))) } else { String::new() };
+    for target in targets {
+        let Target { what, wanted, .. } = target;
+        let middle = |runs: &[Run]| Cell(spread(target, runs).map(|spread| spread.median), 2);
+        let range = if runs.len() > 1 { format!(" {}", Range(spread(target, runs))) } else { String::new() };
         let others: String = distances.iter().map(|(_, runs)| format!(" {} |", middle(runs))).collect();
         println!("| {what} | {wanted} | {}{range} |{others}", middle(runs));
     }

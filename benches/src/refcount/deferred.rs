@@ -115,8 +115,8 @@ impl Count for Hazard {
 
     fn held(&self) -> u64 {
         let old = self.object.swap(Box::new(self.alive.clone())).expect("there always is an object");
-        // SAFETY: it was replaced, so that nobody can newly come to it, and this is where it is retired. All use
-        // the global domain.
+        // SAFETY: it was replaced, so that nobody can newly come to it; nothing else retires it; all use the
+        // global domain.
         unsafe { old.retire() };
         Domain::global().eager_reclaim();
         Arc::strong_count(&self.alive) as u64 - 2

@@ -59,7 +59,12 @@ fn add_in_place<const N: i32>() {
     HELD.with(|held| {
         // SAFETY: changes the thread's own word and the flags.
         unsafe {
-            std::arch::asm!("add qword ptr [{held}], {n}", held = in(reg) held.as_ptr(), n = const N, options(nostack));
+            std::arch::asm!(
+                "add qword ptr [{held}], {n}",
+                held = in(reg) held.as_ptr(),
+                n = const N,
+                options(nostack),
+            );
         }
     });
 }
