@@ -70,6 +70,12 @@ impl Run {
     pub fn ns(&self, title: &str, case: &str, threads: usize, batch: usize) -> Option<f64> {
         self.table(title)?.row(case, threads, batch)?.ns
     }
+
+    /// How many times ours that case took: taken within each round, and so hardly disturbed by what the
+    /// machine does from round to round; the median of those.
+    pub fn ratio(&self, title: &str, case: &str, threads: usize, batch: usize) -> Option<f64> {
+        self.table(title)?.row(case, threads, batch)?.ratio()
+    }
 }
 
 impl Run {
@@ -177,6 +183,7 @@ mod tests {
         let Spread { median, min, max } = sum.ratio.unwrap();
         assert_eq!((median, min, max), (2.0, 1.5, 2.5));
         assert_eq!(runs[2].ns("contest", "it", 2, 1), Some(4.0));
+        assert_eq!(runs[2].ratio("contest", "it", 2, 1), Some(2.5));
         assert!(runs[2].ns("contest", "it", 1, 1).is_none() && sum_up(&runs, "other").is_empty());
         assert_eq!(by_distance(&runs).len(), 1);
     }
