@@ -69,7 +69,7 @@ impl Bench {
         if bench.prints() {
             println!("# {name}\n");
             print_legend(cpus, bench.runs.len());
-        } else {
+        } else if let Role::Check = bench.role {
             println!("{name}: checks only; `cargo bench` measures");
         }
         bench
