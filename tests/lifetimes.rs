@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Barrier, mpsc};
 use std::thread;
-use support::{never_hang};
+use support::never_hang;
 
 #[test]
 fn threads_outlive_the_counts_they_used() {

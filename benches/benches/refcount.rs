@@ -6,7 +6,7 @@
 //!
 //! | contender | holds | tells the last holder | what it does not do |
 //! |---|---|---|---|
-//! | `PerCpuRef` | one object, as long as one likes | yes, after `kill` | find zero before it is killed |
+//! | `PerCpuRef`, `DynamicRef` | one object, as long as one likes | yes, after `kill` | find zero before it is killed |
 //! | `Arc`, `triomphe::Arc`, one atomic | one object, as long as one likes | yes | keep CPUs off one line |
 //! | `ArcSwap::load` | one object, briefly: a thread has 8 slots for it | no | (it finds out which object, too) |
 //! | `ArcSwap::load_full` | one object, as long as one likes | yes | as `Arc` |
@@ -27,15 +27,15 @@
 //! * Alone on a CPU, with 50 ns and more of independent work between operations, nobody can be told from
 //!   `Arc`: the processor counts beside the work. With a second CPU on the same object it hides that,
 //!   too, as long as the two share a cache; it no longer does when they are far apart.
+//! * A dynamic count that is not shared: it takes what `Arc` takes, a little more.
 //! * Without restartable sequences, on one CPU: a slot is changed by a locked instruction as well, and
 //!   has to be found first. After stores that miss the caches that kind takes twice what `Arc` takes.
 //! * In loops over many objects whose references are kept in memory: keeping them there costs more than
 //!   counting.
-//! * Many small objects, or objects that each stay on one CPU: `Arc` takes 16 bytes, and is freed at
-//!   once.
+//! * Objects that each stay on one CPU: `Arc` is freed at once, and needs nobody to kill it.
 //! * Counts that live for a thousand operations: what they save goes into the kill, if other threads of
 //!   the process run meanwhile. `kill_all` shares that among many.
-//! * After the kill: one word for all, found on a detour. Slower than `Arc`.
+//! * After the kill: one word for all, found on a detour.
 //!
 //! What is gained is two or more CPUs on the same objects, and operations back to back. `Arc` on 8 objects
 //! takes three times as long on CPUs that share no cache, while on one object it takes less: each CPU keeps
@@ -43,7 +43,7 @@
 //! so the tables are split by it.
 
 use crossbeam_utils::sync::ShardedLock;
-use ioctx::refcount::PerCpuRef;
+use ioctx::refcount::{Gets, Moves, Never, PerCpuRef};
 use ioctx_benches::harness::{Bench, Case, Contest, Run, Target, cpus};
 use ioctx_benches::refcount::between::{Scatter, Work};
 use ioctx_benches::refcount::counted::{Loaded, LoadedFull, Object, SharedAtomic};
@@ -52,7 +52,8 @@ use ioctx_benches::refcount::deferred::{Epoch, Hazard, Seize};
 use ioctx_benches::refcount::floor::Assembly;
 use ioctx_benches::refcount::floor::{Nothing, ThreadLocal};
 use ioctx_benches::refcount::kill::{self, Other, latencies, used};
-use ioctx_benches::refcount::ours::{self, Called, Dying, Get, Portable, TryGetLive};
+use ioctx_benches::refcount::ours::{self, Called, Dying, Get, Handles, Portable, TryGetLive};
+use ioctx_benches::refcount::upgrade;
 use ioctx_benches::refcount::{Apart, Count, OBJECTS, all_at_once, check, pairs, pairs_between, several};
 use std::hint::black_box;
 use std::sync::{Arc, RwLock};
@@ -73,6 +74,10 @@ const KILL_BUSY: &str = "end of a count while the other CPU gets and puts";
 const OURS: &str = "ioctx PerCpuRef get";
 const CALLED: &str = "ioctx PerCpuRef get, by call";
 const PORTABLE: &str = "ioctx PerCpuRef portable";
+const DYNAMIC: &str = "ioctx DynamicRef get";
+const ONE_WORD: &str = "ioctx DynamicRef that never goes per CPU";
+const UPGRADE: &str = "two CPUs fight until a dynamic count is per CPU";
+const MOVES: &str = "ioctx DynamicRef";
 const ARC: &str = "Arc clone+drop";
 const PIN: &str = "crossbeam_epoch::pin";
 const CELL: &str = "thread-local cell (floor)";
@@ -111,6 +116,10 @@ fn on_one_object(threads: usize) -> Vec<Case<'static>> {
         one::<TryGetLive>("ioctx PerCpuRef try_get_live", threads),
         one::<Called>(CALLED, threads),
         one::<Portable>(PORTABLE, threads),
+        one::<Handles>("ioctx Handle clone+drop", threads),
+        one::<Get<Moves>>(DYNAMIC, threads),
+        one::<Get<Gets>>("ioctx DynamicRef, the rule of 2012", threads),
+        one::<Get<Never>>(ONE_WORD, threads),
         one::<Dying>("ioctx PerCpuRef after kill", threads),
         one::<Arc<Object>>(ARC, threads),
         one::<triomphe::Arc<Object>>("triomphe::Arc clone+drop", threads),
@@ -136,6 +145,7 @@ fn on_eight_objects(threads: usize) -> Vec<Case<'static>> {
         eight::<Get>(OURS, threads),
         eight::<Called>(CALLED, threads),
         eight::<Portable>(PORTABLE, threads),
+        eight::<Get<Moves>>(DYNAMIC, threads),
         eight::<Arc<Object>>(ARC, threads),
         eight::<triomphe::Arc<Object>>("triomphe::Arc clone+drop", threads),
         eight::<SharedAtomic>("one shared atomic each", threads),
@@ -268,6 +278,16 @@ const TARGETS: &[Target] = &[
         measured: |run| times(run, (ONE, ARC, 2, 1), (ONE, PORTABLE, 2, 1)),
     },
     Target {
+        what: "dynamic, 1 thread: times `Arc`",
+        wanted: "<= 1.15",
+        measured: |run| times(run, (ONE, DYNAMIC, 1, 1), (ONE, ARC, 1, 1)),
+    },
+    Target {
+        what: "dynamic, two CPUs: µs until per CPU",
+        wanted: "<= 100",
+        measured: |run| Some(ns(run, (UPGRADE, MOVES, 2, 1))? / 1000.0),
+    },
+    Target {
         what: "kill, other CPU idle: µs more than membarrier",
         wanted: "<= 0.3",
         measured: |run| more(run, (KILL_IDLE, KILL, 1, 1), (KILL_IDLE, MEMBARRIER, 1, 1)),
@@ -294,6 +314,10 @@ fn check_all() {
     check::<TryGetLive>();
     check::<Called>();
     check::<Portable>();
+    check::<Handles>();
+    check::<Get<Moves>>();
+    check::<Get<Gets>>();
+    check::<Get<Never>>();
     check::<Dying>();
     check::<Arc<Object>>();
     check::<triomphe::Arc<Object>>();
@@ -332,6 +356,11 @@ fn main() {
     bench.run(ends(KILL_IDLE, Other::Idle, 1));
     if cpus().len() > 1 {
         bench.run(ends(KILL_BUSY, Other::Gets, 2));
+        let upgrades = vec![
+            Case::shots(MOVES, 1, upgrade::latencies::<Moves>),
+            Case::shots("ioctx DynamicRef, the rule of 2012", 1, upgrade::latencies::<Gets>),
+        ];
+        bench.run(Contest::in_microseconds(UPGRADE).group(2, 1, upgrades));
     }
     bench.targets(TARGETS);
     bench.finish();

@@ -9,7 +9,8 @@
 //! | [`floor`] | what no other thread can learn of |
 //!
 //! Three loops, the same for all: [`pairs`], [`all_at_once`], and [`pairs_between`], which has something else
-//! to do besides. [`kill`] is about the end of a count instead.
+//! to do besides. [`kill`] is about the end of a count instead, [`upgrade`]
+//! about the moment at which it becomes per CPU.
 
 pub mod between;
 pub mod counted;
@@ -18,6 +19,7 @@ pub mod floor;
 pub mod kill;
 pub mod locked;
 pub mod ours;
+pub mod upgrade;
 
 use between::Between;
 use ioctx::percpu::CachePadded;

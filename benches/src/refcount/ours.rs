@@ -1,11 +1,11 @@
 //! `PerCpuRef`, in every way it can be used.
 
 use super::{Apart, Count};
-use ioctx::refcount::{PerCpuRef, Put};
+use ioctx::refcount::{Always, Handle, Owner, PerCpuRef, Policy, Put};
 
 /// The end of a count that nobody else ends.
 pub fn kill(count: &PerCpuRef) -> Put {
-    count.kill().expect("nobody else kills it")
+    count.kill()
 }
 
 /// The end of many.
@@ -14,18 +14,18 @@ pub fn kill_all(counts: &[Apart<PerCpuRef>]) {
 }
 
 /// A count tells how many references are out only after the kill.
-fn held(count: &PerCpuRef) -> u64 {
+fn held<P: Policy>(count: &PerCpuRef<P>) -> u64 {
     if !count.is_dying() {
-        let _ = kill(count);
+        let _ = count.kill();
     }
     count.count().expect("it was killed")
 }
 
 /// A reference to one of ours.
 #[derive(Debug)]
-pub struct OurRef<'a>(&'a PerCpuRef);
+pub struct OurRef<'a, P: Policy = Always>(&'a PerCpuRef<P>);
 
-impl Drop for OurRef<'_> {
+impl<P: Policy> Drop for OurRef<'_, P> {
     #[inline]
     fn drop(&mut self) {
         assert!(self.0.put() == Put::Held || self.0.is_dying(), "nobody has killed it");
@@ -34,19 +34,45 @@ impl Drop for OurRef<'_> {
 
 /// [`PerCpuRef::get`], for those who have a reference already.
 #[derive(Debug, Default)]
-pub struct Get(PerCpuRef);
+pub struct Get<P: Policy = Always>(PerCpuRef<P>);
 
-impl Count for Get {
-    type Ref<'a> = OurRef<'a>;
+impl<P: Policy> Count for Get<P> {
+    type Ref<'a> = OurRef<'a, P>;
 
     #[inline]
-    fn get(&self) -> OurRef<'_> {
+    fn get(&self) -> OurRef<'_, P> {
         self.0.get();
         OurRef(&self.0)
     }
 
     fn held(&self) -> u64 {
         held(&self.0)
+    }
+}
+
+/// [`Handle`]s, cloned and dropped like `Arc`s.
+#[derive(Debug)]
+pub struct Handles(Owner<()>, Handle<()>);
+
+impl Default for Handles {
+    fn default() -> Self {
+        let owner = Owner::new(());
+        let handle = owner.handle();
+        Self(owner, handle)
+    }
+}
+
+impl Count for Handles {
+    type Ref<'a> = Handle<()>;
+
+    #[inline]
+    fn get(&self) -> Handle<()> {
+        self.1.clone()
+    }
+
+    fn held(&self) -> u64 {
+        self.0.switch_to_atomic();
+        self.0.handles().expect("in one word") - 1
     }
 }
 
@@ -143,6 +169,12 @@ impl Default for Dying {
         count.get();
         assert_eq!(kill(&count), Put::Held, "a reference is out");
         Self(count)
+    }
+}
+
+impl Drop for Dying {
+    fn drop(&mut self) {
+        let _ = self.0.put();
     }
 }
 
