@@ -40,18 +40,42 @@ const ONE: i64 = 2;
 
 mod aarch64;
 
-use aarch64::{SIGNATURE, section};
+use aarch64::{SIGNATURE, add, pop, push, put, section, take};
 use arch::asm;
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn get(mode: *const u64, area: isize) -> bool {
-    unsafe { section!(area, mode, const ONE) };
+    unsafe { add!(area, mode, const ONE) };
     true
 }
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn put_many(mode: *const u64, area: isize, step: i64) -> bool {
-    unsafe { section!(area, mode, in(reg) step) };
+    unsafe { add!(area, mode, in(reg) step) };
+    true
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn take_credits(mode: *const u64, area: isize, n: u64) -> bool {
+    unsafe { take!(area, mode, n) };
+    true
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn put_credits(mode: *const u64, area: isize, n: u64, limit: u64) -> bool {
+    unsafe { put!(area, mode, n, limit) };
+    true
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pop_tag(mode: *const u64, area: isize, tag: *mut u32) -> bool {
+    unsafe { pop!(area, mode, tag) };
+    true
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn push_tag(mode: *const u64, area: isize, tag: u32) -> bool {
+    unsafe { push!(area, mode, tag) };
     true
 }
 

@@ -3,48 +3,97 @@
 use super::Exhausted;
 use crate::cpu;
 use crate::percpu::{CachePadded, PerCpu};
-use crate::sync::Mutex;
-use crate::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use crate::sync::hint::Backoff;
+use crate::sync::rseq::{self, GIVE_UP};
+use crate::sync::time::{Duration, micros};
+use crate::sync::{hint, mo, section_fence, thread};
+use std::ptr::with_exposed_provenance;
 
-/// The most units one allocator can have: a stock's word keeps two bits for itself.
+/// The most units one allocator can have.
 pub(super) const MAX: u32 = (1 << 30) - 1;
 
-/// Free units in bulk.
-pub(super) trait Pile {
-    /// How many units.
-    fn len(&self) -> u32;
-    /// Moves `n` units, which this pile has, to `other`.
-    fn move_to(&mut self, n: u32, other: &mut Self);
+/// Every stock is closed and empty: what is not in the pool is handed out.
+const CLOSED: u64 = 1 << 0;
+/// Somebody closes the stocks, or opens them.
+const SWEEPING: u64 = 1 << 1;
+/// One who moves units between the pool and a stock, so that they are in neither.
+const MOVER: u64 = 1 << 2;
+const MOVERS: u64 = (1 << 16) - MOVER;
+/// One unit in the pool. There may be less than none, while there are more than there should be.
+const ONE: u64 = 1 << 16;
+
+/// How many units a pool's word says there are.
+fn count(word: u64) -> i64 {
+    word as i64 >> ONE.trailing_zeros()
 }
+
+fn units(n: u32) -> u64 {
+    u64::from(n) * ONE
+}
+
+/// With [`GIVE_UP`] in a mode word: stocks are changed by locked instructions.
+const OPEN: u64 = 1 << 1;
+/// Stocks are aligned to 128 bytes.
+const ADDRESS: u64 = !127;
+/// Stocks that were closed stay so for at least so long: opening and closing them for every few units would cost
+/// more than doing without.
+const COOL: u64 = 100;
 
 /// Free units kept on one CPU.
 pub(super) trait Stock: Sized {
-    type Pile: Pile;
-    /// Empty and open; moves at most `limit` units in at a time.
-    fn new(limit: u32) -> Self;
-    /// How many units are in it, at some moment.
-    fn len(&self) -> u32;
-    /// Moves up to `n` units in. Fewer, or none, if it is closed or in use.
-    fn fill(&self, n: u32, from: &mut Self::Pile);
-    /// Moves up to `n` units out. Fewer, or none, if it is closed or in use.
-    fn empty(&self, n: u32, to: &mut Self::Pile);
-    /// Moves everything out and turns later takes and puts away. One closer at a time.
-    fn close(&self, to: &mut Self::Pile);
-    /// Lets takes and puts in again.
+    /// Which units are in the pool, if that is not just a number.
+    type Ids;
+
+    /// Moves up to `n` units, which were taken from the number of those in the pool, into this CPU's stock. Returns
+    /// how many.
+    fn fill(allocator: &Allocator<Self>, n: u32) -> u32;
+
+    /// Moves up to `n` units out of this CPU's stock, to the pool but for their number. Returns how many.
+    fn spill(allocator: &Allocator<Self>, n: u32) -> u32;
+
+    /// Empties a stock, into the pool but for their number, and closes it to locked instructions. Returns how many
+    /// units it had.
+    fn close(&self, ids: &Self::Ids) -> u32;
+
+    /// Opens a closed stock, at zero.
     fn open(&self);
+
+    /// How many units there are, at no particular moment.
+    fn len(&self) -> u32;
+}
+
+/// How to take.
+pub(super) enum Way<'a> {
+    /// By a section that reads this mode word.
+    Section(&'a AtomicU64),
+    /// Somehow else.
+    Slow,
+    /// There is too little.
+    Refuse,
 }
 
 /// A pool, and a stock per CPU.
 #[derive(Debug)]
 pub(super) struct Allocator<S: Stock> {
+    /// How stocks are changed, as sections know it: they give up if `GIVE_UP` is set.
+    mode: AtomicU64,
     stocks: PerCpu<S>,
-    /// Read by every put and by every take that its stock cannot serve; written when a sweep finds nothing,
-    /// and when the first unit after that comes back.
-    starved: CachePadded<AtomicBool>,
-    /// Written once per batch.
-    pool: CachePadded<Mutex<S::Pile>>,
+    pub(super) ids: S::Ids,
     total: u32,
-    batch: u32,
+    pub(super) batch: u32,
+    /// Closed stocks are opened when so many units are in the pool.
+    enough: u32,
+    portable: bool,
+    /// Written once per batch, and by every operation while the stocks are closed.
+    pool: CachePadded<Pool>,
+}
+
+#[derive(Debug)]
+struct Pool {
+    word: AtomicU64,
+    /// When the stocks were closed, in microseconds.
+    closed: AtomicU64,
 }
 
 /// `max(1, n / (4 * cpus))`: all stocks together hold at most about half of the units.
@@ -53,105 +102,252 @@ pub(super) fn default_batch(total: u32) -> u32 {
 }
 
 impl<S: Stock> Allocator<S> {
-    /// All units of `pool` free, moved `batch` at a time.
-    pub(super) fn new(pool: S::Pile, batch: u32) -> Self {
-        let total = pool.len();
+    /// All `total` units free, moved `batch` at a time.
+    pub(super) fn new(total: u32, batch: u32, portable: bool, ids: S::Ids, stock: impl Fn(u32) -> S) -> Self {
         assert!(total <= MAX, "less than 2^30 credits, {total} asked for");
         let batch = batch.clamp(1, total.max(1));
-        Self {
-            stocks: PerCpu::new(|_| S::new((2 * batch).min(MAX))),
-            starved: CachePadded::new(AtomicBool::new(false)),
-            pool: CachePadded::new(Mutex::new(pool)),
+        let stocks = PerCpu::new(|_| stock(2 * batch));
+        let portable = matches!(rseq::kind(), rseq::Kind::Portable(_)) || portable;
+        let this = Self {
+            mode: AtomicU64::new(0),
+            stocks,
+            ids,
             total,
             batch,
-        }
+            enough: total.min(batch.saturating_mul(cpu::possible())),
+            portable,
+            pool: CachePadded::new(Pool { word: AtomicU64::new(units(total)), closed: AtomicU64::new(0) }),
+        };
+        // Relaxed: nobody else knows it yet.
+        this.mode.store(this.open_mode(), Relaxed);
+        this
+    }
+
+    fn open_mode(&self) -> u64 {
+        let address = self.stocks.first().expose_provenance() as u64;
+        address | if self.portable { GIVE_UP | OPEN } else { 0 }
     }
 
     pub(super) fn total(&self) -> u32 {
         self.total
     }
 
-    /// This CPU's stock.
-    #[inline]
-    pub(super) fn local(&self) -> &S {
-        self.stocks.local()
+    /// The mode word, if sections may be begun with it.
+    #[inline(always)]
+    pub(super) fn mode(&self) -> Option<&AtomicU64> {
+        // Relaxed: the section reads it again.
+        (rseq::ALWAYS_AN_AREA || self.mode.load(Relaxed) & GIVE_UP == 0).then_some(&self.mode)
     }
 
-    /// Serves a take of `want` units that the local stock could not: `take` removes them from the pool,
-    /// which has at least that many. Then the local stock is refilled.
-    #[cold]
-    pub(super) fn take_from_pool<R>(
-        &self,
-        want: u32,
-        take: impl FnOnce(&mut S::Pile) -> R,
-    ) -> Result<R, Exhausted> {
-        // Relaxed: a put that is not seen here has not returned, so refusing is still right.
-        if self.starved.load(Relaxed) && want > 0 {
-            return Err(Exhausted);
+    /// What to do about a take of `want` units, as far as two loads can tell.
+    #[inline(always)]
+    pub(super) fn way(&self, want: u32) -> Way<'_> {
+        // Relaxed: the section reads it again; and only if the stocks are closed is the next word worth looking at.
+        // That alone says that they are empty, and how much there is; and what is refused takes nothing.
+        let mode = self.mode.load(Relaxed);
+        if mode & GIVE_UP == 0 {
+            return Way::Section(&self.mode);
         }
-        let mut pool = self.pool.lock();
-        if pool.len() < want {
-            self.sweep(&mut pool);
-            if pool.len() < want {
-                return Err(Exhausted);
+        if mode & OPEN != 0 {
+            return Way::Slow;
+        }
+        let word = self.pool.word.load(Relaxed);
+        if word & CLOSED != 0 && count(word) < i64::from(want) { Way::Refuse } else { Way::Slow }
+    }
+
+    /// The stock of `cpu`, as a section finds it.
+    ///
+    /// # Safety
+    ///
+    /// 1. `mode` is the mode word of an allocator that lives while the result is used.
+    pub(super) unsafe fn stock<'a>(mode: u64, cpu: u32) -> &'a S {
+        let first = with_exposed_provenance::<CachePadded<S>>((mode & ADDRESS) as usize);
+        // SAFETY: the allocator's slots, one for each possible CPU.
+        unsafe { &*first.add(cpu as usize) }
+    }
+
+    /// This CPU's stock, if it is to be changed by locked instructions.
+    #[inline]
+    pub(super) fn local(&self) -> Option<&S> {
+        // Relaxed: a closed stock turns everybody away by itself.
+        (self.mode.load(Relaxed) & (GIVE_UP | OPEN) == GIVE_UP | OPEN).then(|| self.stocks.local())
+    }
+
+    /// [`local`](Self::local), if the CPU is to be had without a call: every store before a locked instruction is
+    /// one that it waits for.
+    #[inline(always)]
+    pub(super) fn quick(&self) -> Option<&S> {
+        // Relaxed: as in `local`.
+        let mode = self.mode.load(Relaxed);
+        if mode & (GIVE_UP | OPEN) != GIVE_UP | OPEN {
+            return None;
+        }
+        // SAFETY: our mode word; the CPU is possible.
+        crate::sync::cpu::quick().map(|cpu| unsafe { Self::stock(mode, cpu) })
+    }
+
+    /// Takes `want` units, which this CPU's stock did not have, from the number of those in the pool. If there are
+    /// more, the stock is refilled.
+    #[cold]
+    pub(super) fn take_from_pool(&self, want: u32) -> Result<(), Exhausted> {
+        // Relaxed: read again by the exchange; and what is refused takes nothing, from a word that says both that
+        // the stocks are empty and how much there is.
+        let mut word = self.pool.word.load(Relaxed);
+        loop {
+            let left = count(word) - i64::from(want);
+            if left < 0 {
+                if word & CLOSED != 0 {
+                    return Err(Exhausted);
+                }
+                self.sweep();
+                word = self.pool.word.load(Relaxed);
+                continue;
+            }
+            let moves = word & (CLOSED | SWEEPING) == 0 && word & MOVERS != MOVERS;
+            let extra = if moves { left.min(self.batch.into()) as u32 } else { 0 };
+            let next = word - units(want) - units(extra) + if extra > 0 { MOVER } else { 0 };
+            // Acquire: pairs with every addition: what the former holders did, and which units there are. Relaxed:
+            // tried again.
+            match self.pool.word.compare_exchange_weak(word, next, mo!("credits.pool.take", Acquire), Relaxed)
+            {
+                Ok(_) if extra > 0 => {
+                    let left = extra - S::fill(self, extra);
+                    self.add(units(left).wrapping_sub(MOVER));
+                    return Ok(());
+                }
+                Ok(_) => {
+                    self.reopen(next);
+                    return Ok(());
+                }
+                Err(now) => word = now,
             }
         }
-        let taken = take(&mut pool);
-        self.local().fill(self.batch, &mut pool);
-        Ok(taken)
     }
 
-    /// Puts units back, `put` adding them to the pool.
+    /// Puts `n` units, which this CPU's stock did not take, to the number of those in the pool. With them goes a
+    /// batch from the stock, if that is full.
     #[cold]
-    pub(super) fn put_to_pool(&self, put: impl FnOnce(&mut S::Pile)) {
-        let mut pool = self.pool.lock();
-        put(&mut pool);
-        // Also if nothing came: a spill that found the stock in use leaves a unit there, which the next
-        // sweep must look for. Relaxed twice: the pool's mutex orders the mark's changes. Looked at before
-        // it is written, since every put reads it.
-        if self.starved.load(Relaxed) {
-            self.starved.store(false, Relaxed);
+    pub(super) fn put_to_pool(&self, n: u32) {
+        let mut change = units(n);
+        if let Some(()) = self.begin_move() {
+            change = change.wrapping_add(units(S::spill(self, self.batch))).wrapping_sub(MOVER);
+        }
+        let word = self.add(change);
+        self.reopen(word);
+    }
+
+    /// Announces that units are going to be in neither stock nor pool for a while, unless the stocks are closed.
+    fn begin_move(&self) -> Option<()> {
+        let moves =
+            |word| (word & (CLOSED | SWEEPING) == 0 && word & MOVERS != MOVERS).then_some(word + MOVER);
+        // Relaxed twice: a sweeper sees it in the word's own order, and waits for what follows.
+        self.pool.word.fetch_update(Relaxed, Relaxed, moves).ok().map(|_| ())
+    }
+
+    /// Changes the pool's word, and returns what it is then.
+    fn add(&self, change: u64) -> u64 {
+        // Release: pairs with whoever takes the units, and with a sweeper who waits for the move.
+        self.pool.word.fetch_add(change, mo!("credits.pool.add", Release)).wrapping_add(change)
+    }
+
+    /// Closes every stock and brings what is in them to the pool, so that its word tells the truth. Waits for
+    /// whoever is doing that already, and for those who are in the middle of a move.
+    #[cold]
+    fn sweep(&self) {
+        let mut backoff = Backoff::default();
+        let mut wait = || {
+            if !backoff.wait() {
+                hint::contended();
+                thread::sleep(Duration::from_micros(50));
+            }
+        };
+        // Relaxed: read again by the exchange.
+        let mut word = self.pool.word.load(Relaxed);
+        loop {
+            if word & CLOSED != 0 {
+                return;
+            }
+            if word & SWEEPING != 0 {
+                wait();
+                word = self.pool.word.load(Relaxed);
+                continue;
+            }
+            // Acquire: pairs with the end of the last opening. Relaxed: tried again.
+            let next = word | SWEEPING;
+            match self.pool.word.compare_exchange_weak(
+                word,
+                next,
+                mo!("credits.pool.sweep", Acquire),
+                Relaxed,
+            ) {
+                Ok(_) => break,
+                Err(now) => word = now,
+            }
+        }
+        // Relaxed: the fence orders it before every section that begins, or begins again, after it; locked
+        // instructions find each stock closed.
+        self.mode.store(self.stocks.first().expose_provenance() as u64 | GIVE_UP, Relaxed);
+        if !self.portable {
+            // SeqCst, for every thread of the process: pairs with every section.
+            let fenced = section_fence!("credits.mode.fence", SeqCst);
+            if !fenced {
+                self.mode.store(self.open_mode(), Relaxed);
+                self.add(0_u64.wrapping_sub(SWEEPING));
+                panic!("membarrier was granted to this process and is now refused");
+            }
+        }
+        let brought: u32 = self.stocks.iter().map(|stock| stock.close(&self.ids)).sum();
+        // Acquire: pairs with the addition that ends a move.
+        while self.pool.word.load(mo!("credits.pool.movers", Acquire)) & MOVERS != 0 {
+            wait();
+        }
+        // Relaxed: a hint.
+        self.pool.closed.store(micros(), Relaxed);
+        self.add(units(brought).wrapping_add(CLOSED).wrapping_sub(SWEEPING));
+    }
+
+    /// Opens closed stocks, if `word`, which the pool's just was, has enough for them and they were closed for
+    /// long enough.
+    #[inline]
+    fn reopen(&self, word: u64) {
+        if word & (CLOSED | SWEEPING) == CLOSED && count(word) >= self.enough.into() {
+            self.reopen_slow();
         }
     }
 
-    /// Whether puts should go to the pool.
+    #[cold]
+    fn reopen_slow(&self) {
+        // Relaxed: a hint.
+        if micros().wrapping_sub(self.pool.closed.load(Relaxed)) < COOL {
+            return;
+        }
+        let begin = |word| {
+            (word & (CLOSED | SWEEPING) == CLOSED && count(word) >= self.enough.into())
+                .then_some(word ^ (CLOSED | SWEEPING))
+        };
+        // Acquire: pairs with the end of the sweep. Relaxed: somebody else did it, or the units are gone.
+        if self.pool.word.fetch_update(mo!("credits.pool.open", Acquire), Relaxed, begin).is_err() {
+            return;
+        }
+        self.stocks.iter().for_each(S::open);
+        // Release: pairs with every section: the stocks are empty, and the pool's word does not say closed.
+        self.mode.store(self.open_mode(), mo!("credits.mode.open", Release));
+        self.add(0_u64.wrapping_sub(SWEEPING));
+    }
+
+    /// Whether the last one who asked found nothing, and nothing has come back since.
     #[inline]
     pub(super) fn starved(&self) -> bool {
-        // Relaxed: before a put it is a hint. After a put into a stock it sees the mark of every sweep that
-        // reopened the stock before, because the put acquired the reopening.
-        self.starved.load(Relaxed)
-    }
-
-    /// What follows a put that left `len` units in `stock`.
-    #[inline]
-    pub(super) fn after_put(&self, stock: &S, len: u32) {
-        if len >= 2 * self.batch {
-            self.spill(stock, self.batch);
-        }
-        if self.starved() {
-            // A sweep found nothing just before this put: bring the unit where the next take looks.
-            self.spill(stock, u32::MAX);
-        }
-    }
-
-    /// Moves up to `n` units from `stock` to the pool.
-    #[cold]
-    fn spill(&self, stock: &S, n: u32) {
-        self.put_to_pool(|pool| stock.empty(n, pool));
-    }
-
-    /// Brings every free unit into the locked pool, and marks it starved if there was none.
-    fn sweep(&self, pool: &mut S::Pile) {
-        self.stocks.iter().for_each(|stock| stock.close(pool));
-        // Every stock is closed and every move needs the pool's lock: what is not in the pool is handed out.
-        // Relaxed: published by the reopening of each stock, and by the pool's mutex.
-        self.starved.store(pool.len() == 0, Relaxed);
-        self.stocks.iter().for_each(S::open);
+        // Relaxed: a hint.
+        let word = self.pool.word.load(Relaxed);
+        word & CLOSED != 0 && count(word) <= 0
     }
 
     /// How many units are free, at no particular moment unless nobody takes or puts.
     pub(super) fn free(&self) -> u32 {
-        let pool = self.pool.lock();
-        pool.len() + self.stocks.iter().map(S::len).sum::<u32>()
+        // Relaxed: a number to report.
+        let word = self.pool.word.load(Relaxed);
+        let in_stocks = if word & CLOSED != 0 { 0 } else { self.stocks.iter().map(S::len).sum() };
+        (count(word).max(0) as u32 + in_stocks).min(self.total)
     }
 }

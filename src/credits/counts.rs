@@ -1,20 +1,22 @@
 //! [`Credits`]: how many.
 
 use super::Exhausted;
-use super::allocator::{Allocator, Pile, Stock, default_batch};
-use crate::sync::atomic::{AtomicU32, Ordering::Relaxed, give_back};
-use crate::sync::mo;
+use super::allocator::{Allocator, Stock, Way, default_batch};
+use crate::percpu::CachePadded;
+use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use crate::sync::{MODELLED, mo, rseq};
 
 /// `n` interchangeable units, taken and put back by any thread, without a shared counter.
 ///
-/// Lock-free while the CPU's own stock serves; blocking when a batch must be moved or the pool is empty
-/// (see the [module](super)). It does not wait for units: a take that cannot be served is refused at once.
+/// Wait-free while the CPU's own stock serves: one plain store on this CPU's own line, or one locked instruction
+/// where the system has no restartable sequences (see [`cpu::kind`](crate::cpu::kind)). Lock-free when a batch
+/// must be moved, and blocking when the pool has run out (see the [module](super)). It does not wait for
+/// units: a take that cannot be served is refused.
 ///
 /// # Costs
 ///
-/// 128 bytes per possible CPU, and one line for the pool. One locked instruction per take and per put, plus
-/// a mutex per batch. Not worth it for a resource that one thread uses, or where units are so few that
-/// every take moves one (`n` below four per CPU).
+/// 128 bytes per possible CPU, and two lines for the pool. Not worth it for a resource that one thread uses, or
+/// where units are so few that every take moves one (`n` below four per CPU).
 ///
 /// # Examples
 ///
@@ -46,7 +48,16 @@ impl Credits {
     ///
     /// If `n` is 2³⁰ or more.
     pub fn with_batch(n: u32, batch: u32) -> Self {
-        Self(Allocator::new(n, batch))
+        Self(Allocator::new(n, batch, false, (), |_| Count::default()))
+    }
+
+    /// As [`new`](Self::new), without restartable sequences even where the system has them.
+    ///
+    /// # Panics
+    ///
+    /// If `n` is 2³⁰ or more.
+    pub fn portable(n: u32) -> Self {
+        Self(Allocator::new(n, default_batch(n), true, (), |_| Count::default()))
     }
 
     /// Takes `n` units, or none.
@@ -57,8 +68,10 @@ impl Credits {
     /// has not returned yet brings.
     #[inline]
     pub fn try_take(&self, n: u32) -> Result<Credit<'_>, Exhausted> {
-        if !self.0.local().take(n) {
-            self.0.take_from_pool(n, |pool| *pool -= n)?;
+        match self.0.way(n) {
+            Way::Section(mode) if take_by_section(mode, n) => {}
+            Way::Refuse => return Err(Exhausted),
+            _ => self.take_slow(n)?,
         }
         Ok(Credit { credits: self, n })
     }
@@ -72,20 +85,81 @@ impl Credits {
     ///
     /// # Staleness
     ///
-    /// Exact only while nobody takes or puts. Blocks on the pool's mutex.
+    /// Exact only while nobody takes or puts.
     pub fn available(&self) -> u32 {
         self.0.free()
     }
 
-    #[inline]
-    fn put(&self, n: u32) {
-        if !self.0.starved() {
-            let stock = self.0.local();
-            if let Some(len) = stock.put(n) {
-                return self.0.after_put(stock, len);
-            }
+    #[inline(never)]
+    fn take_slow(&self, n: u32) -> Result<(), Exhausted> {
+        match self.0.quick() {
+            Some(stock) if stock.take(n) => Ok(()),
+            _ => self.take_slower(n),
         }
-        self.0.put_to_pool(|pool| *pool += n);
+    }
+
+    #[cold]
+    fn take_slower(&self, n: u32) -> Result<(), Exhausted> {
+        match self.0.local() {
+            Some(stock) if stock.take(n) => Ok(()),
+            _ => self.0.take_from_pool(n),
+        }
+    }
+
+    #[inline(always)]
+    fn put(&self, n: u32) {
+        if !put_by_section(&self.0, n) {
+            self.put_slow(n);
+        }
+    }
+
+    #[inline(never)]
+    fn put_slow(&self, n: u32) {
+        match self.0.quick().and_then(|stock| stock.put(n)) {
+            Some(have) if have <= 2 * u64::from(self.0.batch) => {}
+            Some(_) => self.0.put_to_pool(0),
+            None => self.put_slower(n),
+        }
+    }
+
+    #[cold]
+    fn put_slower(&self, n: u32) {
+        match self.0.local().and_then(|stock| stock.put(n)) {
+            Some(have) if have <= 2 * u64::from(self.0.batch) => {}
+            Some(_) => self.0.put_to_pool(0),
+            None => self.0.put_to_pool(n),
+        }
+    }
+}
+
+/// How many units a stock may have at most, for `n` more to make no more than two batches.
+#[inline(always)]
+fn room_for(allocator: &Allocator<Count>, n: u32) -> Option<u64> {
+    (2 * u64::from(allocator.batch)).checked_sub(n.into())
+}
+
+/// Takes `n` units out of this CPU's stock, if it has as many.
+#[inline(always)]
+fn take_by_section(mode: &AtomicU64, n: u32) -> bool {
+    // SAFETY: the kind was asked by the constructor; the mode word is the address of the stocks, the word of which
+    // comes first, and which are written by sections only.
+    unsafe {
+        rseq::take(mode, n.into(), |mode, cpu| {
+            Allocator::<Count>::stock(mode, cpu).plainly(|have| have.checked_sub(n.into()))
+        })
+    }
+}
+
+/// Puts `n` units into this CPU's stock, unless that would make more than two batches.
+#[inline(always)]
+fn put_by_section(allocator: &Allocator<Count>, n: u32) -> bool {
+    let (Some(mode), Some(most)) = (allocator.mode(), room_for(allocator, n)) else { return false };
+    // SAFETY: as in `take_by_section`.
+    unsafe {
+        rseq::put(mode, n.into(), most, |mode, cpu| {
+            let put = |have| (have <= most).then_some(have + u64::from(n));
+            Allocator::<Count>::stock(mode, cpu).plainly(put)
+        })
     }
 }
 
@@ -121,83 +195,72 @@ impl Drop for Credit<'_> {
     }
 }
 
-impl Pile for u32 {
-    fn len(&self) -> u32 {
-        *self
-    }
-
-    fn move_to(&mut self, n: u32, other: &mut Self) {
-        *self -= n;
-        *other += n;
-    }
-}
-
 /// One CPU's count of free units.
-#[derive(Debug)]
-struct Count {
-    /// Bit 31: closed. The rest: how many, while open. What is added while closed is meaningless: `open`
-    /// wipes it, and it cannot reach bit 31, since no more than 2³⁰ units exist.
-    word: AtomicU32,
+#[derive(Debug, Default)]
+#[repr(C)]
+pub(super) struct Count {
+    /// How many. Bit 63, if they are counted by locked instructions: closed.
+    word: AtomicU64,
 }
 
-const CLOSED: u32 = 1 << 31;
+const _: () = assert!(MODELLED || size_of::<CachePadded<Count>>() == 128, "the distance that sections know");
+
+const CLOSED: u64 = 1 << 63;
 
 impl Count {
+    /// What a section does, for model checkers.
+    fn plainly(&self, change: impl FnOnce(u64) -> Option<u64>) -> bool {
+        // Relaxed: kept whole by the model of a section.
+        let changed = change(self.word.load(Relaxed));
+        changed.map(|have| self.word.store(have, Relaxed)).is_some()
+    }
+
     /// Takes `n` units if they are there.
     #[inline]
     fn take(&self, n: u32) -> bool {
+        let take = |word: u64| if word & CLOSED == 0 { word.checked_sub(n.into()) } else { None };
         // Acquire: pairs with `put`. Relaxed on failure: nothing was taken.
-        // A closed word is too large to be mistaken for units only because it is checked first.
-        let take = |word: u32| if word & CLOSED == 0 { word.checked_sub(n) } else { None };
         self.word.fetch_update(mo!("credits.count.take", Acquire), Relaxed, take).is_ok()
     }
 
-    /// Adds `n` units and returns how many are there now; `None` if it is closed and nothing was added.
+    /// Puts `n` units, and returns how many there are then; `None` if the stock is closed and nothing was put.
+    /// (What is added to a closed one is wiped by its opening, and cannot reach bit 63.)
     #[inline]
-    fn put(&self, n: u32) -> Option<u32> {
-        // AcqRel. Release: what the caller did with the units happens before what their next holder does.
-        // Acquire: pairs with `open`, whose sweep may have left the starved mark that the caller reads next.
-        let before = self.word.fetch_add(n, mo!("credits.count.put", AcqRel));
-        (before & CLOSED == 0).then(|| before + n)
+    fn put(&self, n: u32) -> Option<u64> {
+        // Release: what the caller did with the units happens before what their next holder does.
+        let before = self.word.fetch_add(n.into(), mo!("credits.count.put", Release));
+        (before & CLOSED == 0).then(|| before + u64::from(n))
     }
 }
 
 impl Stock for Count {
-    type Pile = u32;
+    type Ids = ();
 
-    fn new(_limit: u32) -> Self {
-        Self { word: AtomicU32::new(0) }
+    fn fill(allocator: &Allocator<Self>, n: u32) -> u32 {
+        let here = || allocator.local().is_some_and(|stock| stock.put(n).is_some());
+        if put_by_section(allocator, n) || here() { n } else { 0 }
+    }
+
+    fn spill(allocator: &Allocator<Self>, n: u32) -> u32 {
+        let by_section = allocator.mode().is_some_and(|mode| take_by_section(mode, n));
+        if by_section || allocator.local().is_some_and(|stock| stock.take(n)) { n } else { 0 }
+    }
+
+    fn close(&self, (): &()) -> u32 {
+        // Acquire: pairs with `put`; the pool's word passes on what it saw. A put is either before this swap, which
+        // then returns it, or after, and turned away.
+        self.word.swap(CLOSED, mo!("credits.count.close", Acquire)) as u32
+    }
+
+    fn open(&self) {
+        // Relaxed: it is empty. Who puts something in does not have to see more.
+        self.word.store(0, Relaxed);
     }
 
     fn len(&self) -> u32 {
         // Relaxed: a number to report.
         let word = self.word.load(Relaxed);
-        if word & CLOSED == 0 { word } else { 0 }
-    }
-
-    fn fill(&self, n: u32, from: &mut u32) {
-        let n = n.min(*from);
-        if self.put(n).is_some() {
-            *from -= n;
-        }
-    }
-
-    fn empty(&self, n: u32, to: &mut u32) {
-        let n = n.min(self.len());
-        if self.take(n) {
-            *to += n;
-        }
-    }
-
-    fn close(&self, to: &mut u32) {
-        // Acquire: pairs with `put`; the pool's mutex passes on what it saw.
-        // A put is either before this swap, which then returns it, or after, and told that it was too late.
-        *to += self.word.swap(CLOSED, mo!("credits.count.close", Acquire));
-    }
-
-    fn open(&self) {
-        // Release: pairs with `put`, which then sees the starved mark.
-        give_back(&self.word, 0, mo!("credits.count.open", Release));
+        if word & CLOSED == 0 { word as u32 } else { 0 }
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! [`Credits`] hands out counts, [`Tags`] hands out distinct small integers: a tag is a credit with an
 //! identity. Both keep a global pool and a stock per CPU. A take is served from this CPU's stock; when that
-//! is empty a batch is moved from the pool, and when a put fills it to two batches one is moved back. So a
+//! is empty a batch is moved from the pool, and when a put finds two batches there, one is moved back. So a
 //! shared line is written once per batch, not once per operation.
 //!
 //! # The law
@@ -11,41 +11,53 @@
 //!
 //! # Exactness
 //!
-//! All `n` credits can be out at once, from any CPU. Before a take is refused, every stock is closed,
-//! emptied into the pool and reopened. While all are closed and the pool is locked nothing is on its way
-//! between the two, so what is not in the pool then is handed out, and stays so until its put has returned.
-//! The 2012 allocator, which this descends from, refused while up to half of its slots lay in the stocks of
-//! other CPUs.
+//! All `n` credits can be out at once, from any CPU. Before a take is refused, every stock is closed and emptied into
+//! the pool. From then on, until the stocks are opened again, the pool's one word says how many units are free: a
+//! single load of it proves that there are too few. The 2012 allocator, which this descends from, refused while up
+//! to half of its slots lay in the stocks of other CPUs.
 //!
-//! A pool found empty is marked *starved*. While it is, a take is refused by one load and a put goes
-//! straight to the pool, which ends the mark: whoever keeps asking an empty pool costs the others nothing.
-//! (Asking for more than the few that are free does: each refusal sweeps.)
+//! Between the pool and a stock units are in neither for a moment. Whoever moves some says so in the pool's word, in
+//! the same access that takes them out, and a sweep waits until nobody does.
+//!
+//! # Running out
+//!
+//! Closed stocks stay closed until a quarter of the units or so are in the pool again, and for 100 µs at least.
+//! Meanwhile everything goes through the pool: one locked instruction on a shared line, as a plain counter would, and
+//! two loads for a refusal. So a resource that hovers about its limit is never slower than a shared counter by much,
+//! and whoever keeps asking an empty pool costs the others nothing.
 //!
 //! # Progress
 //!
-//! Takes and puts that a stock can serve are lock-free. Those that move a batch, or find the stock closed,
-//! block on the pool's mutex; so does the take that ends in a refusal. A sweep waits for whoever is in the
-//! middle of a take or put of a tag, a few instructions, and yields meanwhile: under a real-time scheduling
-//! class, where a yield does not let a lesser thread run, that thread must not be preempted for ever.
+//! Takes and puts that a stock can serve are wait-free, by sections, or lock-free. Those that move a batch, or find the
+//! stocks closed, are lock-free. A take that finds the pool empty and stocks open sweeps, or waits for who does: a
+//! system call, where there are sections, and a wait for those who are in the middle of a move or, without sections,
+//! of a take or put of a tag. Under a real-time scheduling class these must not be preempted for ever.
 //!
 //! # Orderings
 //!
 //! | site | ordering | partner | what for |
 //! |---|---|---|---|
+//! | `credits.pool.take` | `Acquire` | `credits.pool.add` | what the former holders did happens before what the next ones do |
+//! | `credits.pool.add` | `Release` | `credits.pool.take`, `credits.pool.sweep`, `credits.pool.movers`, `credits.pool.open` | as above; ends a move, a sweep, an opening |
+//! | `credits.pool.sweep` | `Acquire` | `credits.pool.add` | one sweep sees the stocks as the last opening left them |
+//! | `credits.pool.movers` | `Acquire` | `credits.pool.add` | the sweep sees what those who moved units did with them |
+//! | `credits.pool.open` | `Acquire` | `credits.pool.add` | an opening finds the stocks as the sweep left them |
+//! | `credits.mode.fence` | `SeqCst` fence | every section | no section changes a stock after the sweep has emptied it; what a thread did before it put is visible |
+//! | `credits.mode.open` | `Release` | every section | whoever finds the stocks open finds them empty |
 //! | `credits.count.take` | `Acquire` | `credits.count.put` | what the former holder did happens before what the next one does |
-//! | `credits.count.put` | `AcqRel` | `credits.count.take`, `credits.count.close`, `credits.count.open` | as above; and sees the starved mark that a sweep left |
-//! | `credits.count.close` | `Acquire` | `credits.count.put` | passes the former holders on, through the pool's mutex |
-//! | `credits.count.open` | `Release` | `credits.count.put` | a put that finds the stock reopened sees the starved mark |
-//! | `credits.tags.take` | `Acquire` | `credits.tags.give` | the tags of the stock, and what their former holders did |
+//! | `credits.count.put` | `Release` | `credits.count.take`, `credits.count.close` | as above |
+//! | `credits.count.close` | `Acquire` | `credits.count.put` | passes the former holders on, through the pool |
+//! | `credits.tags.take` | `Acquire` | `credits.tags.give`, `credits.tags.open` | the tags of the stock, and what their former holders did |
 //! | `credits.tags.give` | `Release` | `credits.tags.take`, `credits.tags.close` | as above |
 //! | `credits.tags.close` | `Acquire` | `credits.tags.give` | the closer empties what the last holder left |
-//! | `credits.tags.open` | `Release` | `credits.tags.take` | the stock as the closer left it, and the starved mark |
-//!
-//! The starved mark itself is `Relaxed`: who must see it is ordered by the stock's word or the pool's mutex.
+//! | `credits.tags.open` | `Release` | `credits.tags.take` | the stock as the closer left it |
+//! | `credits.ids.take` | `Acquire` | `credits.ids.put` | what the former holder of a tag did |
+//! | `credits.ids.put` | `Release` | `credits.ids.take` | as above |
 //!
 //! Source: "aio: percpu reqs_available" (2012), `percpu_ida`, `sbitmap`.
 
 mod allocator;
+mod bitmap;
 mod counts;
 mod tags;
 

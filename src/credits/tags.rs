@@ -1,21 +1,24 @@
 //! [`Tags`]: which one.
 
 use super::Exhausted;
-use super::allocator::{Allocator, Pile, Stock, default_batch};
-use crate::sync::atomic::{AtomicU32, Ordering::Relaxed, give_back, glance};
-use crate::sync::cell::UnsafeCell;
-use crate::sync::{hint, mo, thread};
+use super::allocator::{Allocator, Stock, Way, default_batch};
+use super::bitmap::Bitmap;
+use crate::percpu::CachePadded;
+use crate::sync::atomic::{AtomicU64, Ordering::Relaxed, give_back_u64, glance_u64};
+use crate::sync::cell::CellArray;
+use crate::sync::{MODELLED, hint, mo, rseq, thread};
 
 /// The integers `0..n`, each handed out to at most one holder at a time.
 ///
-/// A tag indexes a table: what it names belongs to its holder. Lock-free while the CPU's own stock serves;
-/// blocking when a batch must be moved or all are out (see the [module](super)). Last in, first out per
-/// CPU, so that what a tag names is likely still in that CPU's cache.
+/// A tag indexes a table: what it names belongs to its holder. Wait-free while the CPU's own stock serves: one
+/// plain store on this CPU's own line, or a locked instruction where the system has no restartable sequences (see
+/// [`cpu::kind`](crate::cpu::kind)). Lock-free when a batch must be moved, and blocking when all are out (see the
+/// [module](super)). Last in, first out per CPU, so that what a tag names is likely still in that CPU's cache.
 ///
 /// # Costs
 ///
-/// 128 bytes per possible CPU, 4 bytes per tag for the pool and about 2 more for the stocks. One locked
-/// instruction per take and per put, plus a mutex per batch.
+/// 128 bytes per possible CPU, two lines for the pool, and less than 3 bytes per tag. Two loads to refuse while
+/// all are out.
 ///
 /// # Examples
 ///
@@ -46,7 +49,16 @@ impl Tags {
     ///
     /// If `n` is 2³⁰ or more.
     pub fn with_batch(n: u32, batch: u32) -> Self {
-        Self(Allocator::new((0..n).rev().collect(), batch))
+        Self(Allocator::new(n, batch, false, Bitmap::full(n), Stack::new))
+    }
+
+    /// As [`new`](Self::new), without restartable sequences even where the system has them.
+    ///
+    /// # Panics
+    ///
+    /// If `n` is 2³⁰ or more.
+    pub fn portable(n: u32) -> Self {
+        Self(Allocator::new(n, default_batch(n), true, Bitmap::full(n), Stack::new))
     }
 
     /// Takes a tag.
@@ -83,33 +95,89 @@ impl Tags {
     /// Takes a tag that does not give itself back.
     #[inline]
     pub(crate) fn take_raw(&self) -> Result<u32, Exhausted> {
-        match self.0.local().take() {
-            Some(tag) => Ok(tag),
-            None => self.0.take_from_pool(1, |pool| pool.pop().expect("the pool has one")),
+        match self.0.way(1) {
+            Way::Section(mode) => pop_by_section(mode).map_or_else(|| self.take_slow(), Ok),
+            Way::Slow => self.take_slow(),
+            Way::Refuse => Err(Exhausted),
         }
+    }
+
+    #[inline(never)]
+    fn take_slow(&self) -> Result<u32, Exhausted> {
+        match self.0.quick().and_then(Stack::pop) {
+            Some(tag) => Ok(tag),
+            None => self.take_slower(),
+        }
+    }
+
+    #[cold]
+    fn take_slower(&self) -> Result<u32, Exhausted> {
+        if let Some(tag) = self.0.local().and_then(Stack::pop) {
+            return Ok(tag);
+        }
+        self.0.take_from_pool(1)?;
+        let mut taken = 0;
+        self.0.ids.take(1, |tag| taken = tag);
+        Ok(taken)
     }
 
     /// Puts back a tag that [`take_raw`](Self::take_raw) returned and nobody has put back since.
     #[inline]
     pub(crate) fn put_raw(&self, tag: u32) {
-        self.put_all_raw(&[tag]);
+        if !push_by_section(&self.0, tag) {
+            self.put_rest(&[tag]);
+        }
     }
 
     /// [`put_raw`](Self::put_raw) for several, in one go.
     #[inline]
     pub(crate) fn put_all_raw(&self, tags: &[u32]) {
-        let mut left = tags;
-        if !self.0.starved() {
-            let stock = self.0.local();
-            if let Some((fit, len)) = stock.put(tags) {
-                left = &tags[fit..];
-                self.0.after_put(stock, len);
-            }
-        }
-        if !left.is_empty() {
-            self.0.put_to_pool(|pool| pool.extend_from_slice(left));
+        let fit = tags.iter().take_while(|tag| push_by_section(&self.0, **tag)).count();
+        if fit < tags.len() {
+            self.put_rest(&tags[fit..]);
         }
     }
+
+    /// Puts back what no section did.
+    #[inline(never)]
+    fn put_rest(&self, tags: &[u32]) {
+        let fit = match self.0.local() {
+            Some(stock) => tags.iter().take_while(|tag| stock.push(**tag)).count(),
+            None => 0,
+        };
+        let rest = &tags[fit..];
+        if !rest.is_empty() {
+            rest.iter().for_each(|tag| self.0.ids.put(*tag));
+            self.0.put_to_pool(rest.len() as u32);
+        }
+    }
+}
+
+/// Takes the last tag of this CPU's stock, if it has one.
+#[inline(always)]
+fn pop_by_section(mode: &AtomicU64) -> Option<u32> {
+    // SAFETY: the kind was asked by the constructor; the mode word is the address of the stocks, which are laid
+    // out as sections know it, and written by sections only.
+    unsafe { rseq::pop(mode, |mode, cpu| Allocator::<Stack>::stock(mode, cpu).pop_plainly()) }
+}
+
+/// Adds a tag to this CPU's stock, if there is room.
+#[inline(always)]
+fn push_by_section(allocator: &Allocator<Stack>, tag: u32) -> bool {
+    allocator.mode().is_some_and(|mode| {
+        // SAFETY: as in `pop_by_section`.
+        unsafe { rseq::push(mode, tag, |mode, cpu| Allocator::<Stack>::stock(mode, cpu).push_plainly(tag)) }
+    })
+}
+
+/// Takes the last tag of this CPU's stock, if it has one.
+fn pop_here(allocator: &Allocator<Stack>) -> Option<u32> {
+    allocator.mode().and_then(pop_by_section).or_else(|| allocator.local()?.pop())
+}
+
+/// Adds a tag to this CPU's stock, if there is room.
+fn push_here(allocator: &Allocator<Stack>, tag: u32) -> bool {
+    push_by_section(allocator, tag) || allocator.local().is_some_and(|stock| stock.push(tag))
 }
 
 /// A tag that is handed out. Dropping it gives it back; forgetting it leaks it.
@@ -134,64 +202,94 @@ impl Drop for Tag<'_> {
     }
 }
 
-impl Pile for Vec<u32> {
-    fn len(&self) -> u32 {
-        self.len() as u32
-    }
-
-    fn move_to(&mut self, n: u32, other: &mut Self) {
-        other.extend(self.drain(self.len() - n as usize..));
-    }
-}
-
 /// One CPU's stack of free tags.
 #[derive(Debug)]
-struct Stack {
-    /// Bit 31: closed, the tags belong to the closer. Bit 30: busy, they belong to whoever set it, for a few
-    /// instructions. The rest: how many, while neither is set.
+#[repr(C)]
+pub(super) struct Stack {
+    /// How many there are. If they are changed by locked instructions, also:
+    /// bit 63: closed, the tags belong to the closer;
+    /// bit 62: busy, they belong to whoever set it, for a few instructions.
     ///
-    /// * open(len) -> busy -> open(len') by whoever takes, puts, fills or empties
+    /// * open(len) -> busy -> open(len') by whoever takes or puts
     /// * open(len) -> closed -> open(0) by the one sweeper
-    word: AtomicU32,
+    word: AtomicU64,
+    /// Of `tags`, for sections.
+    address: *const u32,
+    limit: u64,
     /// # Safety
     ///
-    /// Touched only by the thread that set busy or closed, until it clears it.
-    tags: UnsafeCell<Vec<u32>>,
-    limit: u32,
+    /// Touched only by a section, or by the thread that set busy or closed, until it clears it.
+    tags: CellArray<u32>,
 }
 
-// SAFETY: `tags` is reached only under the busy or closed bit, which one thread at a time holds.
+const _: () = assert!(MODELLED || size_of::<CachePadded<Stack>>() == 128, "the distance that sections know");
+
+// SAFETY: `address` is that of `tags`, which are reached as their comment says.
+unsafe impl Send for Stack {}
+// SAFETY: as above: by one thread at a time.
 unsafe impl Sync for Stack {}
 
-const CLOSED: u32 = 1 << 31;
-const BUSY: u32 = 1 << 30;
+const CLOSED: u64 = 1 << 63;
+const BUSY: u64 = 1 << 62;
 
 impl Stack {
+    fn new(limit: u32) -> Self {
+        let tags = CellArray::new(limit as usize, 0);
+        Self { word: AtomicU64::new(0), address: tags.as_ptr(), limit: limit.into(), tags }
+    }
+
     /// Takes the last tag put in.
     #[inline]
-    fn take(&self) -> Option<u32> {
-        self.busy(|tags| tags.pop(), |len| len > 0).map(|(tag, _)| tag.expect("there is one"))
+    fn pop(&self) -> Option<u32> {
+        self.busy(|len| len > 0, |len| (self.get(len - 1), len - 1))
     }
 
-    /// Puts in as many of `tags` as there is room for; returns how many, and how many are there now. `None`
-    /// if it is closed, in use or full.
+    /// Puts a tag in, if it can be done at once and there is room.
     #[inline]
-    fn put(&self, tags: &[u32]) -> Option<(usize, u32)> {
-        let put = |stack: &mut Vec<u32>| {
-            // Does not allocate: the vector was made with room for `limit`.
-            let fit = tags.len().min(self.limit as usize - stack.len());
-            stack.extend_from_slice(&tags[..fit]);
-            fit
-        };
-        self.busy(put, |len| len < self.limit)
+    fn push(&self, tag: u32) -> bool {
+        let fits = |len| len < self.limit;
+        self.busy(fits, |len| (self.set(len, tag), len + 1)).is_some()
     }
 
-    /// Runs `f` on the tags if they can be had at once and there are as many as `fits` likes. Returns
-    /// also how many are there then.
+    /// What a section does, for model checkers.
+    fn pop_plainly(&self) -> Option<u32> {
+        // Relaxed: kept whole by the model of a section.
+        let len = self.word.load(Relaxed).checked_sub(1)?;
+        let tag = self.get(len);
+        self.word.store(len, Relaxed);
+        Some(tag)
+    }
+
+    /// What a section does, for model checkers.
+    fn push_plainly(&self, tag: u32) -> bool {
+        // Relaxed: as above.
+        let len = self.word.load(Relaxed);
+        let fits = len < self.limit;
+        if fits {
+            self.set(len, tag);
+            self.word.store(len + 1, Relaxed);
+        }
+        fits
+    }
+
+    /// The tag at `index`, for whoever has the tags.
+    fn get(&self, index: u64) -> u32 {
+        // SAFETY: below the limit, and nobody else's.
+        unsafe { self.tags.with_slice(index as usize, 1, |tags| tags[0]) }
+    }
+
+    /// Writes the tag at `index`, for whoever has the tags.
+    fn set(&self, index: u64, tag: u32) {
+        // SAFETY: below the limit, and nobody else's.
+        unsafe { self.tags.write(index as usize, tag) }
+    }
+
+    /// Has `change` made to the tags, which is given how many there are and says how many there are then, if they
+    /// can be had at once and there are as many as `fits` likes.
     #[inline]
-    fn busy<R>(&self, f: impl FnOnce(&mut Vec<u32>) -> R, fits: impl Fn(u32) -> bool) -> Option<(R, u32)> {
+    fn busy<R>(&self, fits: impl Fn(u64) -> bool, change: impl FnOnce(u64) -> (R, u64)) -> Option<R> {
         // Relaxed: a guess, which the exchange confirms.
-        let word = glance(&self.word);
+        let word = glance_u64(&self.word);
         // Acquire: pairs with the giving back below, by the last holder. One try: who fails goes to the pool.
         if word & (CLOSED | BUSY) != 0
             || !fits(word)
@@ -202,43 +300,34 @@ impl Stack {
         {
             return None;
         }
-        let (done, len) = self.tags.with_mut(|tags| {
-            // SAFETY: this thread has just set the busy bit.
-            let tags = unsafe { &mut *tags };
-            (f(tags), tags.len() as u32)
-        });
+        let (done, len) = change(word);
         // Release: pairs with the exchange of the next holder, or of the closer.
-        give_back(&self.word, len, mo!("credits.tags.give", Release));
-        Some((done, len))
+        give_back_u64(&self.word, len, mo!("credits.tags.give", Release));
+        Some(done)
     }
 }
 
 impl Stock for Stack {
-    type Pile = Vec<u32>;
+    type Ids = Bitmap;
 
-    fn new(limit: u32) -> Self {
-        Self { word: AtomicU32::new(0), tags: UnsafeCell::new(Vec::with_capacity(limit as usize)), limit }
+    fn fill(allocator: &Allocator<Self>, n: u32) -> u32 {
+        let mut filled = 0;
+        allocator.ids.take(n, |tag| match push_here(allocator, tag) {
+            true => filled += 1,
+            false => allocator.ids.put(tag),
+        });
+        filled
     }
 
-    fn len(&self) -> u32 {
-        // Relaxed: a number to report.
-        let word = self.word.load(Relaxed);
-        if word & (CLOSED | BUSY) == 0 { word } else { 0 }
+    fn spill(allocator: &Allocator<Self>, n: u32) -> u32 {
+        let tags = std::iter::from_fn(|| pop_here(allocator)).take(n as usize);
+        tags.map(|tag| allocator.ids.put(tag)).count() as u32
     }
 
-    fn fill(&self, n: u32, from: &mut Vec<u32>) {
-        let fits = |len| len < self.limit;
-        self.busy(|tags| from.move_to(n.min(Pile::len(from)).min(self.limit - Pile::len(tags)), tags), fits);
-    }
-
-    fn empty(&self, n: u32, to: &mut Vec<u32>) {
-        self.busy(|tags| tags.move_to(n.min(Pile::len(tags)), to), |len| len > 0);
-    }
-
-    fn close(&self, to: &mut Vec<u32>) {
-        loop {
+    fn close(&self, ids: &Bitmap) -> u32 {
+        let len = loop {
             // Relaxed: a guess, which the exchange confirms.
-            let word = glance(&self.word);
+            let word = glance_u64(&self.word);
             // Acquire: pairs with the giving back by the last holder.
             if word & BUSY == 0
                 && self
@@ -246,23 +335,26 @@ impl Stock for Stack {
                     .compare_exchange(word, CLOSED, mo!("credits.tags.close", Acquire), Relaxed)
                     .is_ok()
             {
-                break;
+                break word;
             }
             // Somebody is between two instructions, or was preempted there: it must be waited for, or
             // a refusal would prove nothing.
             hint::contended();
             thread::yield_now();
-        }
-        self.tags.with_mut(|tags| {
-            // SAFETY: this thread has just set the closed bit.
-            let tags = unsafe { &mut *tags };
-            tags.move_to(Pile::len(tags), to);
-        });
+        };
+        (0..len).for_each(|index| ids.put(self.get(index)));
+        len as u32
     }
 
     fn open(&self) {
-        // Release: pairs with the exchange of the next holder, which then sees the starved mark too.
-        give_back(&self.word, 0, mo!("credits.tags.open", Release));
+        // Release: pairs with the exchange of the next holder.
+        give_back_u64(&self.word, 0, mo!("credits.tags.open", Release));
+    }
+
+    fn len(&self) -> u32 {
+        // Relaxed: a number to report.
+        let word = self.word.load(Relaxed);
+        if word & (CLOSED | BUSY) == 0 { word as u32 } else { 0 }
     }
 }
 

@@ -1,6 +1,6 @@
 //! [`Counter`]: a closable count.
 
-use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use crate::sync::atomic::{AtomicU64, Ordering::Relaxed, give_back_u64};
 use crate::sync::mo;
 use crate::sync::rseq::ONE;
 
@@ -78,7 +78,7 @@ impl Counter {
     /// Opens a closed counter, at zero. An open one loses what it held.
     pub fn open(&self) {
         // Release: pairs with every `add` that finds it open.
-        self.word.store(0, mo!("percpu.counter.open", Release));
+        give_back_u64(&self.word, 0, mo!("percpu.counter.open", Release));
     }
 
     /// Closes the counter and returns what it held. Closing a closed one returns garbage.

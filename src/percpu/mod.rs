@@ -88,6 +88,11 @@ impl<T> PerCpu<T> {
         Some(Self(slots.into_boxed_slice()))
     }
 
+    /// The address of the first slot; the others follow, `size_of::<CachePadded<T>>()` bytes apart.
+    pub(crate) fn first(&self) -> *const CachePadded<T> {
+        self.0.as_ptr()
+    }
+
     /// Gives the slots away, as the address of the first one; the others follow, `size_of::<CachePadded<T>>()`
     /// bytes apart.
     pub(crate) fn into_first(self) -> NonNull<CachePadded<T>> {

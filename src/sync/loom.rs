@@ -9,6 +9,16 @@ pub mod atomic {
         word.swap(value, order);
     }
 
+    /// [`give_back`] for a larger word.
+    pub(crate) fn give_back_u64(word: &AtomicU64, value: u64, order: Ordering) {
+        word.swap(value, order);
+    }
+
+    /// [`glance`] at a larger word.
+    pub(crate) fn glance_u64(word: &AtomicU64) -> u64 {
+        word.fetch_add(0, Ordering::Relaxed)
+    }
+
     /// Reads a word that nobody else can reach; loom checks that nobody can.
     pub(crate) fn exclusive(word: &mut AtomicU64) -> u64 {
         word.with_mut(|word| *word)
@@ -64,6 +74,11 @@ pub mod cell {
                 values: (0..len).map(|_| std::cell::UnsafeCell::new(value)).collect(),
                 tracks: (0..len).map(|_| UnsafeCell::new(())).collect(),
             }
+        }
+
+        /// The address of the first cell, for code that is not modelled.
+        pub(crate) fn as_ptr(&self) -> *const T {
+            self.values.as_ptr().cast()
         }
 
         /// Writes one cell.

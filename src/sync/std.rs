@@ -16,6 +16,18 @@ pub mod atomic {
         word.load(Ordering::Relaxed)
     }
 
+    /// [`give_back`] for a larger word.
+    #[inline(always)]
+    pub(crate) fn give_back_u64(word: &AtomicU64, value: u64, order: Ordering) {
+        word.store(value, order);
+    }
+
+    /// [`glance`] at a larger word.
+    #[inline(always)]
+    pub(crate) fn glance_u64(word: &AtomicU64) -> u64 {
+        word.load(Ordering::Relaxed)
+    }
+
     /// Reads a word that nobody else can reach.
     pub(crate) fn exclusive(word: &mut AtomicU64) -> u64 {
         *word.get_mut()
@@ -103,6 +115,11 @@ pub mod cell {
         /// `len` cells of `value`.
         pub fn new(len: usize, value: T) -> Self {
             Self((0..len).map(|_| std::cell::UnsafeCell::new(value)).collect())
+        }
+
+        /// The address of the first cell.
+        pub(crate) fn as_ptr(&self) -> *const T {
+            self.0.as_ptr().cast()
         }
 
         /// Writes one cell.

@@ -36,7 +36,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "context.submit_destroy",
             checks: "a submit against a destroy: the request is done or comes back, and nothing leaks",
             bound: None,
-            least: 22,
+            least: 1108,
             body: || {
                 let context = Arc::new(Context::new(1, Null).unwrap());
                 let theirs = Arc::clone(&context);
@@ -61,7 +61,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "context.submit_reap",
             checks: "a submit against a reader that sleeps: woken, the request handed over whole",
             bound: None,
-            least: 1830,
+            least: 2337,
             body: || {
                 let context = Arc::new(Context::new(1, Null).unwrap());
                 let theirs = Arc::clone(&context);
@@ -81,7 +81,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "context.two_submitters",
             checks: "two submitters on two CPUs: neither is refused, nothing comes twice",
             bound: None,
-            least: 36,
+            least: 214_657,
             body: || {
                 let context = Arc::new(Context::new(2, Null).unwrap());
                 let threads = [0, 1].map(|cpu| {
@@ -102,7 +102,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "context.complete_elsewhere",
             checks: "a completion on another thread against the drop of the context: its last act is its reference",
             bound: None,
-            least: 239,
+            least: 3300,
             body: || {
                 let held = Arc::new(Held::default());
                 let context = Context::new(1, Later(Arc::clone(&held))).unwrap();
@@ -145,7 +145,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "context.destroy_reap",
             checks: "a reader that sleeps while the context is destroyed is told, and loses no event",
             bound: Some(4),
-            least: 4441,
+            least: 17_015,
             body: || {
                 let held = Arc::new(Held::default());
                 let context = Arc::new(Context::new(1, Later(Arc::clone(&held))).unwrap());
@@ -166,7 +166,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "context.refused_while_full",
             checks: "a submitter that finds the context full wakes a reader that waits for more than there can be",
             bound: Some(3),
-            least: 4513,
+            least: 15_271,
             body: || {
                 let held = Arc::new(Held::default());
                 let context = Arc::new(Context::new(1, Later(Arc::clone(&held))).unwrap());
@@ -195,7 +195,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "context.two_readers",
             checks: "two readers that sleep and two events: each is handed one, by publisher or by the other reader",
             bound: Some(2),
-            least: 7718,
+            least: 7790,
             body: || {
                 let context = Arc::new(Context::new(2, Null).unwrap());
                 let readers = [0, 1].map(|cpu| {
@@ -218,7 +218,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "aio.table_get_remove",
             checks: "a look-up against the removal: the context is used whole, or not found; it is taken out after its users",
             bound: Some(3),
-            least: 161,
+            least: 1753,
             body: || {
                 let table = Arc::new(Table::new(1).unwrap());
                 let handle = table.insert(Context::new(1, Null).unwrap()).unwrap();
@@ -238,7 +238,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "aio.table_insert_guess",
             checks: "a look-up and a removal by a guessed handle against the insertion: nothing is found half made",
             bound: Some(3),
-            least: 903,
+            least: 1729,
             body: || {
                 let table = Arc::new(Table::new(1).unwrap());
                 let guess = Handle::from_raw(1 << 32);

@@ -4,7 +4,7 @@
 use crate::harness::{Model, nothing};
 use ioctx::credits::{Credits, Tags};
 use ioctx::sync::cell::UnsafeCell;
-use ioctx::sync::model::set_cpu;
+use ioctx::sync::model::{set_cpu, use_sections};
 use ioctx::sync::{Arc, thread};
 
 /// Cells, each used by the holder of what admits to it.
@@ -82,37 +82,91 @@ fn tags(n: u32, users: u32) {
     assert_eq!(all.len() as u32, n, "all can be out at once");
 }
 
+/// A unit is put on one CPU while two threads on the other want it, and keep it.
+fn three_counts() {
+    let used = Used::new(Credits::with_batch(1, 1), 1);
+    set_cpu(1);
+    let credit = used.by.try_take(1).unwrap();
+    let takers = [(); 2].map(|()| {
+        let used = Arc::clone(&used);
+        thread::spawn(move || {
+            let got = used.by.try_take(1);
+            if got.is_ok() {
+                used.touch(0);
+            }
+            got.map(std::mem::forget).is_ok()
+        })
+    });
+    used.touch(0);
+    drop(credit);
+    let got = takers.map(|taker| u32::from(taker.join().unwrap())).iter().sum::<u32>();
+    assert!(got < 2, "one unit in two hands");
+    assert_eq!(used.by.available(), 1 - got, "conserved");
+    assert_eq!(used.by.try_take(1).is_ok(), got == 0);
+}
+
+/// The same with a tag.
+fn three_tags() {
+    let used = Used::new(Tags::with_batch(1, 1), 1);
+    set_cpu(1);
+    let tag = used.by.try_take().unwrap();
+    let takers = [(); 2].map(|()| {
+        let used = Arc::clone(&used);
+        thread::spawn(move || {
+            let got = used.by.try_take();
+            if let Ok(tag) = &got {
+                used.touch(tag.index());
+            }
+            got.map(std::mem::forget).is_ok()
+        })
+    });
+    used.touch(0);
+    drop(tag);
+    let got = takers.map(|taker| u32::from(taker.join().unwrap())).iter().sum::<u32>();
+    assert!(got < 2, "one tag in two hands");
+    assert_eq!(used.by.try_take().is_ok(), got == 0);
+}
+
+/// Counts and tags in sections: their users on two CPUs, one of whom sweeps.
+fn in_sections(user: impl Fn(u32) -> bool + Send + Sync + 'static) {
+    let user = Arc::new(user);
+    let theirs = Arc::clone(&user);
+    let thread = thread::spawn(move || theirs(1));
+    let mine = user(0);
+    assert!(thread.join().unwrap() | mine, "both refused though one is free");
+}
+
 pub(super) fn models() -> Vec<Model> {
     vec![
         Model {
             name: "credits.one_for_two",
             checks: "one unit, two users: exclusive, handed on with what its holder did, conserved",
             bound: None,
-            least: 475,
+            least: 33_366,
             body: || counts(1, 2),
             after: nothing,
         },
         Model {
             name: "credits.two_for_two",
             checks: "two units, two users: neither is refused",
-            bound: None,
-            least: 627,
+            bound: Some(4),
+            least: 23_944,
             body: || counts(2, 2),
             after: nothing,
         },
         Model {
-            name: "credits.two_for_three",
-            checks: "two units, three users, sweeps against takes and puts: conserved",
+            name: "credits.one_for_three",
+            checks: "one unit: two sweepers against a put: exclusive, conserved",
             bound: Some(3),
-            least: 23_718,
-            body: || counts(2, 3),
+            least: 95_044,
+            body: three_counts,
             after: nothing,
         },
         Model {
             name: "credits.put_against_sweep",
             checks: "a put that meets the sweep of a refused take: the unit is found afterwards",
             bound: None,
-            least: 13,
+            least: 110,
             body: || {
                 let used = Used::new(Credits::with_batch(1, 1), 1);
                 // In the stock of CPU 1, where the sweep has to look.
@@ -135,34 +189,64 @@ pub(super) fn models() -> Vec<Model> {
             after: nothing,
         },
         Model {
+            name: "credits.sections",
+            checks: "credits.mode.fence: one unit, two users in sections: exclusive, handed on, conserved",
+            bound: Some(4),
+            least: 538,
+            body: || {
+                use_sections(true);
+                let used = Used::new(Credits::with_batch(1, 1), 1);
+                let theirs = Arc::clone(&used);
+                in_sections(move |cpu| count_user(&theirs, cpu));
+                assert_eq!(used.by.available(), 1, "conserved");
+                assert!(used.by.try_take(1).is_ok(), "a unit is free and is refused");
+            },
+            after: nothing,
+        },
+        Model {
+            name: "tags.sections",
+            checks: "credits.mode.fence: one tag, two users in sections: in one hand, handed on, conserved",
+            bound: Some(4),
+            least: 538,
+            body: || {
+                use_sections(true);
+                let used = Used::new(Tags::with_batch(1, 1), 1);
+                let theirs = Arc::clone(&used);
+                in_sections(move |cpu| tag_user(&theirs, cpu));
+                assert_eq!(used.by.available(), 1, "conserved");
+                assert!(used.by.try_take().is_ok(), "a tag is free and is refused");
+            },
+            after: nothing,
+        },
+        Model {
             name: "tags.one_for_two",
             checks: "one tag, two users: never in two hands",
             bound: None,
-            least: 1404,
+            least: 59_876,
             body: || tags(1, 2),
             after: nothing,
         },
         Model {
             name: "tags.two_for_two",
             checks: "two tags, two users: distinct, neither is refused",
-            bound: None,
-            least: 3735,
+            bound: Some(4),
+            least: 107_900,
             body: || tags(2, 2),
             after: nothing,
         },
         Model {
-            name: "tags.two_for_three",
-            checks: "two tags, three users, sweeps against takes and puts: distinct, conserved",
+            name: "tags.one_for_three",
+            checks: "one tag: two sweepers against a put: in one hand, conserved",
             bound: Some(3),
-            least: 13_647,
-            body: || tags(2, 3),
+            least: 96_278,
+            body: three_tags,
             after: nothing,
         },
         Model {
             name: "tags.put_against_sweep",
             checks: "a put that meets the sweep of a refused take: the tag is found afterwards",
             bound: None,
-            least: 55,
+            least: 229,
             body: || {
                 let used = Used::new(Tags::with_batch(1, 1), 1);
                 set_cpu(1);

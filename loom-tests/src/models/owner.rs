@@ -54,7 +54,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "owner.last_put",
             checks: "the last put of a handle against the drop of the owner: dropped once, after every use",
             bound: None,
-            least: 130,
+            least: 250,
             body: || {
                 let (value, drops) = Value::new();
                 let owner = Owner::new(value);

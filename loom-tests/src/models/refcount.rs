@@ -86,7 +86,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "refcount.get_put_kill",
             checks: "get, migrate, put against kill: zero is found once, last, and sees every holder",
             bound: None,
-            least: 63,
+            least: 8635,
             body: || against_kill(1),
             after: nothing,
         },
@@ -94,7 +94,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "refcount.two_users_kill",
             checks: "the same with two users on two CPUs",
             bound: Some(3),
-            least: 7178,
+            least: 253_815,
             body: || against_kill(2),
             after: nothing,
         },
@@ -102,7 +102,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "refcount.one_put_each",
             checks: "each holder puts once, through slot or global word, and the last sees all",
             bound: Some(4),
-            least: 1839,
+            least: 32_190,
             body: || {
                 let guarded = Guarded::new();
                 let threads = [0, 1].map(|cpu| {
@@ -123,7 +123,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "refcount.try_get_live_kill",
             checks: "no try_get_live succeeds once kill has returned, and none after release",
             bound: None,
-            least: 66,
+            least: 14_682,
             body: || {
                 let guarded = Guarded::new();
                 let killed = Arc::new(AtomicUsize::new(0));
@@ -151,7 +151,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "refcount.kill_kill",
             checks: "two killers: one wins, zero is found once",
             bound: None,
-            least: 13,
+            least: 119,
             body: || {
                 let guarded = Guarded::new();
                 guarded.count.get();
@@ -169,7 +169,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "refcount.sections_kill",
             checks: "refcount.mode.fence: get, migrate, put in sections against kill: nothing is counted after the sum, the last sees all",
             bound: None,
-            least: 423,
+            least: 2682,
             body: || {
                 let guarded = Guarded::in_sections();
                 guarded.count.get();
@@ -191,7 +191,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "refcount.sections_two_users",
             checks: "two users in sections, one of them aborted, against kill",
             bound: Some(3),
-            least: 594,
+            least: 5624,
             body: || {
                 let guarded = Guarded::in_sections();
                 let threads = [0, 1].map(|cpu| {
@@ -216,7 +216,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "refcount.sections_try_get_live",
             checks: "try_get_live, in a section or aborted, against kill: none succeeds after it returned",
             bound: None,
-            least: 1163,
+            least: 13_921,
             body: || {
                 let guarded = Guarded::in_sections();
                 let killed = Arc::new(AtomicUsize::new(0));
@@ -246,7 +246,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "refcount.kill_all",
             checks: "two counts killed behind one fence, against a user of both",
             bound: Some(3),
-            least: 122,
+            least: 276,
             body: || {
                 let both = [Guarded::in_sections(), Guarded::in_sections()];
                 both.iter().for_each(|guarded| guarded.count.get());

@@ -30,10 +30,12 @@ global_asm!(
 #[cfg(feature = "own-rseq")]
 pub(super) fn own_offset() -> isize {
     let own: isize;
+    // Not weak here: a weak reference would not make the linker look for the definition, which may be in another
+    // object of this library.
+    //
     // SAFETY: reads an entry of the global offset table, which the loader has filled.
     unsafe {
         asm!(
-            ".weak __ioctx_rseq_area",
             ".hidden __ioctx_rseq_area",
             "adrp {0}, :gottprel:__ioctx_rseq_area",
             "ldr {0}, [{0}, :gottprel_lo12:__ioctx_rseq_area]",
@@ -95,12 +97,13 @@ pub(super) unsafe fn cpu_id(offset: isize) -> i32 {
     cpu
 }
 
-/// The section. `$delta` is an operand of `asm!`.
+/// A section: what is between the load of the slot's address and the commit is `$body`, which finds the address
+/// in `slot` and the CPU number in `value`, and whose last instruction is the commit.
 ///
-/// Needs no barrier: the slot's address depends on the load of the mode word, and the store on the
-/// comparison; everything else is ordered by the switch to another thread, or by the fence.
+/// Needs no barrier: the slot's address depends on the load of the mode word, and the stores on the
+/// comparisons; everything else is ordered by the switch to another thread, or by the fence.
 macro_rules! section {
-    ($area:expr, $mode:expr, $($delta:tt)*) => {
+    ($area:expr, $mode:expr, [$($body:literal),*], $($operand:tt)*) => {
         asm!(
             ".pushsection __rseq_cs, \"aw\", @progbits",
             ".balign 32",
@@ -115,14 +118,14 @@ macro_rules! section {
             "str {slot}, [{thread}, #8]",
             "44:",
             "ldr {slot}, [{mode}]",
-            // The bit `GIVE_UP`.
-            "tbnz {slot}, #0, {failed}",
+            // The bit `GIVE_UP`. Not `tbnz`, which does not reach as far as a large function may need.
+            "tst {slot}, #1",
+            "b.ne {failed}",
             "ldr {value:w}, [{thread}, #4]",
-            "tbnz {value:w}, #31, {failed}",
+            "cmp {value:w}, #0",
+            "b.lt {failed}",
             "add {slot}, {slot}, {value}, lsl #7",
-            "ldr {value}, [{slot}]",
-            "add {value}, {value}, {delta}",
-            "str {value}, [{slot}]",
+            $($body,)*
             "55:",
             ".pushsection __rseq_abort, \"ax\", @progbits",
             ".inst {signature}",
@@ -131,7 +134,7 @@ macro_rules! section {
             ".popsection",
             area = in(reg) $area,
             mode = in(reg) $mode,
-            delta = $($delta)*,
+            $($operand)*
             thread = out(reg) _,
             slot = out(reg) _,
             value = out(reg) _,
@@ -142,4 +145,91 @@ macro_rules! section {
     };
 }
 
-pub(super) use section;
+/// Adds `$delta`, an operand.
+macro_rules! add {
+    ($area:expr, $mode:expr, $($delta:tt)*) => {
+        section!(
+            $area,
+            $mode,
+            ["ldr {value}, [{slot}]", "add {value}, {value}, {delta}", "str {value}, [{slot}]"],
+            delta = $($delta)*,
+        )
+    };
+}
+
+/// Takes `$n`, if the slot has as much.
+macro_rules! take {
+    ($area:expr, $mode:expr, $n:expr) => {
+        section!(
+            $area,
+            $mode,
+            ["ldr {value}, [{slot}]", "subs {value}, {value}, {n}", "b.lo {failed}", "str {value}, [{slot}]"],
+            n = in(reg) $n,
+        )
+    };
+}
+
+/// Puts `$n`, unless the slot has more than `$most`.
+macro_rules! put {
+    ($area:expr, $mode:expr, $n:expr, $most:expr) => {
+        section!(
+            $area,
+            $mode,
+            [
+                "ldr {value}, [{slot}]",
+                "cmp {value}, {most}",
+                "b.hi {failed}",
+                "add {value}, {value}, {n}",
+                "str {value}, [{slot}]"
+            ],
+            n = in(reg) $n,
+            most = in(reg) $most,
+        )
+    };
+}
+
+/// Pops the last item of the slot's stack into `$item`.
+macro_rules! pop {
+    ($area:expr, $mode:expr, $item:expr) => {
+        section!(
+            $area,
+            $mode,
+            [
+                "ldr {value}, [{slot}]",
+                "subs {value}, {value}, #1",
+                "b.lo {failed}",
+                "ldr {items}, [{slot}, #8]",
+                "ldr {items:w}, [{items}, {value}, lsl #2]",
+                // Ours alone: whether it is written matters only if the section commits.
+                "str {items:w}, [{item}]",
+                "str {value}, [{slot}]"
+            ],
+            item = in(reg) $item,
+            items = out(reg) _,
+        )
+    };
+}
+
+/// Pushes `$item` onto the slot's stack, if there is room.
+macro_rules! push {
+    ($area:expr, $mode:expr, $item:expr) => {
+        section!(
+            $area,
+            $mode,
+            [
+                "ldr {value}, [{slot}]",
+                "ldr {items}, [{slot}, #16]",
+                "cmp {value}, {items}",
+                "b.hs {failed}",
+                "ldr {items}, [{slot}, #8]",
+                // Above the top: nobody's before the section commits.
+                "str {item:w}, [{items}, {value}, lsl #2]",
+                "add {value}, {value}, #1",
+                "str {value}, [{slot}]"
+            ],
+            item = in(reg) $item,
+            items = out(reg) _,
+        )
+    };
+}
+pub(super) use {add, pop, push, put, section, take};

@@ -139,6 +139,14 @@ pub(crate) fn kind() -> Kind {
     static KIND: OnceLock<Kind> = OnceLock::new();
     *KIND.get_or_init(|| {
         let (offset, libc) = look_up();
+        // Before anything else is decided: counts may begin sections in order to find out that they must not count.
+        let stays = stays_loaded();
+        #[cfg(feature = "own-rseq")]
+        if !stays {
+            // In an area that the kernel does not know, and that goes with this code. Relaxed: nobody has begun a
+            // section yet.
+            OFFSET.store(own_offset(), Relaxed);
+        }
         match std::env::var("IOCTX_PERCPU").as_deref() {
             Err(std::env::VarError::NotPresent) | Ok("" | "auto") => {}
             Ok("portable") => return Kind::Portable("IOCTX_PERCPU says so"),
@@ -157,7 +165,7 @@ pub(crate) fn kind() -> Kind {
         if offset == ABSENT {
             return Kind::Portable("the C library has registered no area, and the feature own-rseq is off");
         }
-        if !stays_loaded() {
+        if !stays {
             return Kind::Portable("this code may be unloaded");
         }
         if cpu() < 0 && (libc || !register()) {
@@ -245,7 +253,7 @@ pub(crate) unsafe fn add<'a>(
     // 4. and the slot's validity are the caller's promises. The only other store is to `rseq_cs`.
     unsafe {
         let area = OFFSET.load(Relaxed);
-        section!(area, mode, in(reg) delta);
+        arch::add!(area, mode, in(reg) delta);
     }
     true
 }
@@ -263,8 +271,71 @@ pub(crate) unsafe fn add_one<'a, const UP: bool>(
     // SAFETY: as in `add`.
     unsafe {
         let area = OFFSET.load(Relaxed);
-        section!(area, mode, const if UP { ONE } else { -ONE });
+        arch::add!(area, mode, const if UP { ONE } else { -ONE });
     }
+    true
+}
+
+/// Takes `n` from this CPU's slot, if it has as much; otherwise as [`add`].
+///
+/// # Safety
+///
+/// As there.
+#[inline(always)]
+pub(crate) unsafe fn take(mode: *const AtomicU64, n: u64, _: impl FnOnce(u64, u32) -> bool) -> bool {
+    // SAFETY: as in `add`.
+    unsafe { arch::take!(OFFSET.load(Relaxed), mode, n) };
+    true
+}
+
+/// Puts `n` into this CPU's slot, unless it has more than `most`; otherwise as [`add`].
+///
+/// # Safety
+///
+/// As there.
+#[inline(always)]
+pub(crate) unsafe fn put(
+    mode: *const AtomicU64,
+    n: u64,
+    most: u64,
+    _: impl FnOnce(u64, u32) -> bool,
+) -> bool {
+    // SAFETY: as in `add`.
+    unsafe { arch::put!(OFFSET.load(Relaxed), mode, n, most) };
+    true
+}
+
+/// Pops the last item of this CPU's stack, if there is one; otherwise as [`add`].
+///
+/// A stack is a slot of three words: how many items there are, where they are, and how many there can be.
+///
+/// # Safety
+///
+/// 1. As there.
+/// 2. The second word of every slot is the address of as many `u32`s as the third says. Both never change.
+#[inline(always)]
+pub(crate) unsafe fn pop(mode: *const AtomicU64, _: impl FnOnce(u64, u32) -> Option<u32>) -> Option<u32> {
+    let mut item = 0;
+    // SAFETY: as in `add`, with 2. The item is ours.
+    #[inline(always)]
+    unsafe fn pop(mode: *const AtomicU64, item: *mut u32) -> bool {
+        // SAFETY: handed on.
+        unsafe { arch::pop!(OFFSET.load(Relaxed), mode, item) };
+        true
+    }
+    // SAFETY: handed on.
+    unsafe { pop(mode, &raw mut item) }.then_some(item)
+}
+
+/// Pushes an item onto this CPU's stack, if there is room; otherwise as [`pop`].
+///
+/// # Safety
+///
+/// As there.
+#[inline(always)]
+pub(crate) unsafe fn push(mode: *const AtomicU64, item: u32, _: impl FnOnce(u64, u32) -> bool) -> bool {
+    // SAFETY: as in `pop`.
+    unsafe { arch::push!(OFFSET.load(Relaxed), mode, item) };
     true
 }
 

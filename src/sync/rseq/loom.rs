@@ -43,19 +43,15 @@ pub(crate) fn kind() -> Kind {
     }
 }
 
-/// Adds `delta` to this CPU's slot unless the mode word says to give up.
+/// Runs `body`, which is given the mode word and the CPU, as a section; `None` if that gives up.
 ///
 /// # Safety
 ///
 /// `mode` is valid, and what it leads to.
-pub(crate) unsafe fn add<'a>(
-    mode: *const AtomicU64,
-    delta: i64,
-    slot: impl Fn(u64, u32) -> &'a AtomicU64,
-) -> bool {
+unsafe fn section<R>(mode: *const AtomicU64, body: impl FnOnce(u64, u32) -> Option<R>) -> Option<R> {
     // Without sections there is no slot to be counted in by one: no need to model that it gives up.
     if kind() != Kind::LibcArea || ABORT.with(Cell::take) {
-        return false;
+        return None;
     }
     let cpu = cpu::raw();
     let _preemption_waits = CPUS[cpu as usize].lock().unwrap();
@@ -63,13 +59,72 @@ pub(crate) unsafe fn add<'a>(
     // so the slot is not reached before it; nor is anything stored before it that depends on it.
     // SAFETY: valid, as outside loom.
     let mode = unsafe { &*mode }.load(Acquire);
-    if mode & GIVE_UP != 0 {
-        return false;
-    }
-    // A plain addition: only the lock keeps it whole.
-    let slot = slot(mode, cpu);
-    slot.store(slot.load(Relaxed).wrapping_add_signed(delta), Relaxed);
-    true
+    if mode & GIVE_UP != 0 { None } else { body(mode, cpu) }
+}
+
+/// Adds `delta` to this CPU's slot unless the mode word says to give up.
+///
+/// # Safety
+///
+/// As [`section`].
+pub(crate) unsafe fn add<'a>(
+    mode: *const AtomicU64,
+    delta: i64,
+    slot: impl Fn(u64, u32) -> &'a AtomicU64,
+) -> bool {
+    let body = |mode, cpu| {
+        // A plain addition: only the lock keeps it whole.
+        let slot = slot(mode, cpu);
+        slot.store(slot.load(Relaxed).wrapping_add_signed(delta), Relaxed);
+        Some(())
+    };
+    // SAFETY: handed on.
+    unsafe { section(mode, body) }.is_some()
+}
+
+/// `body`, which does plainly what the section does.
+///
+/// # Safety
+///
+/// As [`section`].
+pub(crate) unsafe fn take(mode: *const AtomicU64, _: u64, body: impl FnOnce(u64, u32) -> bool) -> bool {
+    // SAFETY: handed on.
+    unsafe { section(mode, |mode, cpu| body(mode, cpu).then_some(())) }.is_some()
+}
+
+/// `body`, which does plainly what the section does.
+///
+/// # Safety
+///
+/// As [`section`].
+pub(crate) unsafe fn put(
+    mode: *const AtomicU64,
+    _: u64,
+    _: u64,
+    body: impl FnOnce(u64, u32) -> bool,
+) -> bool {
+    // SAFETY: handed on.
+    unsafe { take(mode, 0, body) }
+}
+
+/// `body`, which does plainly what the section does.
+///
+/// # Safety
+///
+/// As [`section`].
+pub(crate) unsafe fn pop(mode: *const AtomicU64, body: impl FnOnce(u64, u32) -> Option<u32>) -> Option<u32> {
+    // SAFETY: handed on.
+    unsafe { section(mode, body) }
+}
+
+/// `body`, which does plainly what the section does.
+///
+/// # Safety
+///
+/// As [`section`].
+pub(crate) unsafe fn push(mode: *const AtomicU64, _: u32, body: impl FnOnce(u64, u32) -> bool) -> bool {
+    // SAFETY: handed on.
+    unsafe { take(mode, 0, body) }
 }
 
 /// [`add`] of one unit.

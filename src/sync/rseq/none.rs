@@ -34,6 +34,46 @@ pub(crate) unsafe fn add_one<'a, const UP: bool>(
     false
 }
 
+/// Never takes.
+///
+/// # Safety
+///
+/// None to keep.
+#[inline(always)]
+pub(crate) unsafe fn take(_: *const AtomicU64, _: u64, _: impl FnOnce(u64, u32) -> bool) -> bool {
+    false
+}
+
+/// Never puts.
+///
+/// # Safety
+///
+/// None to keep.
+#[inline(always)]
+pub(crate) unsafe fn put(_: *const AtomicU64, _: u64, _: u64, _: impl FnOnce(u64, u32) -> bool) -> bool {
+    false
+}
+
+/// Never pops.
+///
+/// # Safety
+///
+/// None to keep.
+#[inline(always)]
+pub(crate) unsafe fn pop(_: *const AtomicU64, _: impl FnOnce(u64, u32) -> Option<u32>) -> Option<u32> {
+    None
+}
+
+/// Never pushes.
+///
+/// # Safety
+///
+/// None to keep.
+#[inline(always)]
+pub(crate) unsafe fn push(_: *const AtomicU64, _: u32, _: impl FnOnce(u64, u32) -> bool) -> bool {
+    false
+}
+
 /// Never called, since nothing was ever added.
 pub(crate) fn fence() -> bool {
     unreachable!("there are no sections");

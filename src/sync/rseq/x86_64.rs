@@ -28,10 +28,12 @@ global_asm!(
 #[cfg(feature = "own-rseq")]
 pub(super) fn own_offset() -> isize {
     let own: isize;
+    // Not weak here: a weak reference would not make the linker look for the definition, which may be in another
+    // object of this library.
+    //
     // SAFETY: reads an entry of the global offset table, which the loader has filled.
     unsafe {
         asm!(
-            ".weak __ioctx_rseq_area",
             ".hidden __ioctx_rseq_area",
             "mov {0}, qword ptr [rip + __ioctx_rseq_area@GOTTPOFF]",
             out(reg) own, options(nostack, preserves_flags, readonly, pure)
@@ -86,9 +88,10 @@ pub(super) unsafe fn cpu_id(offset: isize) -> i32 {
     cpu
 }
 
-/// The section. `$delta` is an operand of `asm!`.
+/// A section: what is between the load of the slot's address and the commit is `$body`, which finds the address
+/// in `slot` and 128 times the CPU number in `cpu`, and whose last instruction is the commit.
 macro_rules! section {
-    ($area:expr, $mode:expr, $($delta:tt)*) => {
+    ($area:expr, $mode:expr, [$($body:literal),*], $($operand:tt)*) => {
         asm!(
             ".pushsection __rseq_cs, \"aw\", @progbits",
             ".balign 32",
@@ -106,7 +109,7 @@ macro_rules! section {
             "test {cpu:e}, {cpu:e}",
             "js {failed}",
             "shl {cpu}, 7",
-            "add qword ptr [{slot} + {cpu}], {delta}",
+            $($body,)*
             "55:",
             ".pushsection __rseq_abort, \"ax\", @progbits",
             // An undefined instruction whose last four bytes are the signature.
@@ -117,7 +120,7 @@ macro_rules! section {
             ".popsection",
             area = in(reg) $area,
             mode = in(reg) $mode,
-            delta = $($delta)*,
+            $($operand)*
             slot = out(reg) _,
             cpu = out(reg) _,
             give_up = const GIVE_UP,
@@ -128,4 +131,95 @@ macro_rules! section {
     };
 }
 
-pub(super) use section;
+/// Adds `$delta`, an operand.
+macro_rules! add {
+    ($area:expr, $mode:expr, $($delta:tt)*) => {
+        section!($area, $mode, ["add qword ptr [{slot} + {cpu}], {delta}"], delta = $($delta)*,)
+    };
+}
+
+/// Takes `$n`, if the slot has as much.
+macro_rules! take {
+    ($area:expr, $mode:expr, $n:expr) => {
+        section!(
+            $area,
+            $mode,
+            [
+                "mov {value}, qword ptr [{slot} + {cpu}]",
+                "sub {value}, {n}",
+                "jb {failed}",
+                "mov qword ptr [{slot} + {cpu}], {value}"
+            ],
+            n = in(reg) $n,
+            value = out(reg) _,
+        )
+    };
+}
+
+/// Puts `$n`, unless the slot has more than `$most`.
+macro_rules! put {
+    ($area:expr, $mode:expr, $n:expr, $most:expr) => {
+        section!(
+            $area,
+            $mode,
+            [
+                "mov {value}, qword ptr [{slot} + {cpu}]",
+                "cmp {value}, {most}",
+                "ja {failed}",
+                "add {value}, {n}",
+                "mov qword ptr [{slot} + {cpu}], {value}"
+            ],
+            value = out(reg) _,
+            n = in(reg) $n,
+            most = in(reg) $most,
+        )
+    };
+}
+
+/// Pops the last item of the slot's stack into `$item`.
+macro_rules! pop {
+    ($area:expr, $mode:expr, $item:expr) => {
+        section!(
+            $area,
+            $mode,
+            [
+                "mov {len}, qword ptr [{slot} + {cpu}]",
+                "test {len}, {len}",
+                "jz {failed}",
+                "mov {items}, qword ptr [{slot} + {cpu} + 8]",
+                "mov {items:e}, dword ptr [{items} + 4 * {len} - 4]",
+                // Ours alone: whether it is written matters only if the section commits.
+                "mov dword ptr [{item}], {items:e}",
+                "dec {len}",
+                "mov qword ptr [{slot} + {cpu}], {len}"
+            ],
+            item = in(reg) $item,
+            items = out(reg) _,
+            len = out(reg) _,
+        )
+    };
+}
+
+/// Pushes `$item` onto the slot's stack, if there is room.
+macro_rules! push {
+    ($area:expr, $mode:expr, $item:expr) => {
+        section!(
+            $area,
+            $mode,
+            [
+                "mov {len}, qword ptr [{slot} + {cpu}]",
+                "cmp {len}, qword ptr [{slot} + {cpu} + 16]",
+                "jae {failed}",
+                "mov {items}, qword ptr [{slot} + {cpu} + 8]",
+                // Above the top: nobody's before the section commits.
+                "mov dword ptr [{items} + 4 * {len}], {item:e}",
+                "inc {len}",
+                "mov qword ptr [{slot} + {cpu}], {len}"
+            ],
+            item = in(reg) $item,
+            items = out(reg) _,
+            len = out(reg) _,
+        )
+    };
+}
+pub(super) use {add, pop, push, put, section, take};

@@ -1,0 +1,95 @@
+//! [`Bitmap`]: which tags are in the pool.
+
+use crate::cpu;
+use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use crate::sync::mo;
+
+/// A set of small integers, a bit for each. How many there are in it is somebody else's business: whoever takes some
+/// out has made sure before that there are as many.
+#[derive(Debug)]
+pub(super) struct Bitmap(Box<[AtomicU64]>);
+
+impl Bitmap {
+    /// `0..n`.
+    pub(super) fn full(n: u32) -> Self {
+        let word = |first: u32| match n - first {
+            64.. => u64::MAX,
+            some => (1 << some) - 1,
+        };
+        Self((0..n).step_by(64).map(|first| AtomicU64::new(word(first))).collect())
+    }
+
+    /// Takes `n` out, one after the other. Lock-free.
+    pub(super) fn take(&self, n: u32, mut each: impl FnMut(u32)) {
+        let words = self.0.len();
+        // Each CPU begins elsewhere, so that they meet as late as can be.
+        let first = cpu::hint().0 as usize * words / cpu::possible() as usize;
+        let mut left = n;
+        for index in (0..words).cycle().skip(first.min(words)) {
+            if left == 0 {
+                return;
+            }
+            let word = &self.0[index];
+            // Relaxed: what it shows to be there may be gone, which the next access tells. That it shows what must
+            // be there follows from the pool's word.
+            let mut wanted = lowest(word.load(Relaxed), left);
+            if wanted == 0 {
+                continue;
+            }
+            // Acquire: pairs with `put`: what the former holders did.
+            wanted &= word.fetch_and(!wanted, mo!("credits.ids.take", Acquire));
+            left -= wanted.count_ones();
+            while wanted != 0 {
+                each(index as u32 * 64 + wanted.trailing_zeros());
+                wanted &= wanted - 1;
+            }
+        }
+    }
+
+    /// Puts `tag` in.
+    pub(super) fn put(&self, tag: u32) {
+        // Release: pairs with `take`.
+        self.0[tag as usize / 64].fetch_or(1 << (tag % 64), mo!("credits.ids.put", Release));
+    }
+}
+
+/// The lowest `n` bits that are set in `word`, or all that are.
+fn lowest(word: u64, n: u32) -> u64 {
+    if word.count_ones() <= n {
+        return word;
+    }
+    let mut rest = word;
+    for _ in 0..n {
+        rest &= rest - 1;
+    }
+    word & !rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lowest_bits() {
+        assert_eq!(
+            [lowest(0b1011_0100, 2), lowest(0b11, 5), lowest(0, 1), lowest(u64::MAX, 64)],
+            [0b1_0100, 0b11, 0, u64::MAX]
+        );
+    }
+
+    #[test]
+    fn what_goes_in_comes_out() {
+        for n in [1, 63, 64, 65, 200] {
+            let map = Bitmap::full(n);
+            let mut all = Vec::new();
+            map.take(n, |tag| all.push(tag));
+            all.sort_unstable();
+            assert_eq!(all, (0..n).collect::<Vec<_>>());
+            map.put(n - 1);
+            map.put(0);
+            map.take(n.min(2), |tag| all.push(tag));
+            assert_eq!(all.len() as u32, n + n.min(2));
+        }
+        Bitmap::full(0).take(0, |_| unreachable!());
+    }
+}
