@@ -45,6 +45,9 @@ pub fn hint() -> CpuId {
 /// in an allocator or a signal handler. The feature takes 32 bytes of static thread-local storage; a library to be
 /// loaded at run time, of which such storage is scarce, may do without it.
 ///
+/// A process made by `vfork`, or by `clone` with the memory shared and the threads apart, must use nothing of this
+/// before it calls `exec`: the kernel does not restart its sections.
+///
 /// The environment variable `IOCTX_PERCPU` restricts the choice: `libc` or `own` to that kind of area, `portable`
 /// to locked instructions, `auto` not at all. A single count is restricted by its
 /// [`Builder`](crate::refcount::Builder).

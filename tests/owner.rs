@@ -6,7 +6,7 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::*};
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, Barrier, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -100,6 +100,44 @@ fn a_future_waits_too() {
     drop(handle);
     assert_eq!(wakers.each_ref().map(|waker| waker.0.load(SeqCst)), [0, 1], "the last task that asked");
     assert_eq!(dying.as_mut().poll(&mut Context::from_waker(Waker::noop())), Poll::Ready(()));
+}
+
+/// A task that owns a handle, of which wakers are made.
+struct Task(#[expect(dead_code, reason = "dropped with the task")] Mutex<Option<Handle<u32>>>);
+
+impl Wake for Task {
+    fn wake(self: Arc<Self>) {}
+}
+
+#[test]
+fn a_waker_may_own_the_last_handle() {
+    let owner = Owner::new(1);
+    let task = Arc::new(Task(Mutex::new(Some(owner.handle()))));
+    let mut dying = pin!(owner.kill());
+    let waker = Waker::from(task);
+    assert!(dying.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    drop(waker);
+    // Drops the first waker, with it the task, the handle and the value.
+    assert!(dying.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    assert!(dying.is_released());
+}
+
+#[test]
+fn who_waits_no_more_is_not_kept_by_what_it_keeps() {
+    let owner = Owner::new(1);
+    let task = Arc::new(Task(Mutex::new(Some(owner.handle()))));
+    let weak = Arc::downgrade(&task);
+    let mut dying = owner.kill();
+    let waker = Waker::from(task);
+    assert!(pin!(&mut dying).poll(&mut Context::from_waker(&waker)).is_pending());
+    drop((dying, waker));
+    assert!(weak.upgrade().is_none());
+}
+
+#[test]
+fn unwinding_past_them_is_safe_if_it_is_past_the_value() {
+    fn is_safe<T: std::panic::UnwindSafe + std::panic::RefUnwindSafe>() {}
+    is_safe::<(Owner<u32>, Handle<u32>, Weak<u32>, Dying<u32>)>();
 }
 
 #[test]

@@ -22,17 +22,10 @@ use std::marker::PhantomData;
 #[derive(Clone, Copy, Debug)]
 #[must_use = "nothing is built before `build`"]
 pub struct Builder<P: Policy = Always> {
-    start: Start,
+    atomic: bool,
+    dead: bool,
     portable: bool,
     policy: PhantomData<P>,
-}
-
-/// What a count starts as.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Start {
-    Live,
-    Atomic,
-    Dead,
 }
 
 /// Sections were asked for and cannot be had, for this reason.
@@ -49,14 +42,14 @@ impl std::error::Error for NoSections {}
 
 impl Builder {
     pub(super) fn new() -> Self {
-        Self { start: Start::Live, portable: false, policy: PhantomData }
+        Self { atomic: false, dead: false, portable: false, policy: PhantomData }
     }
 }
 
 impl<P: Policy> Builder<P> {
     /// When the count goes per CPU by itself. [`Always`], unless said.
     pub fn policy<Q: Policy>(self, _: Q) -> Builder<Q> {
-        Builder { start: self.start, portable: self.portable, policy: PhantomData }
+        Builder { atomic: self.atomic, dead: self.dead, portable: self.portable, policy: PhantomData }
     }
 
     /// Slots are counted in by locked instructions, even where the system has restartable sequences.
@@ -67,13 +60,13 @@ impl<P: Policy> Builder<P> {
 
     /// Starts in one word, as after [`switch_to_atomic`](PerCpuRef::switch_to_atomic).
     pub fn atomic(mut self) -> Self {
-        self.start = Start::Atomic;
+        self.atomic = true;
         self
     }
 
     /// Starts killed, with no reference: to be [`reinit`](PerCpuRef::reinit)ed.
     pub fn dead(mut self) -> Self {
-        self.start = Start::Dead;
+        self.dead = true;
         self
     }
 
@@ -82,18 +75,14 @@ impl<P: Policy> Builder<P> {
     pub fn build(self) -> PerCpuRef<P> {
         // Asked in any case: registering with the kernel takes long once there are threads.
         let portable = matches!(rseq::kind(), rseq::Kind::Portable(_)) || self.portable;
-        let per_cpu = P::STARTS_PER_CPU && self.start == Start::Live;
+        let per_cpu = P::STARTS_PER_CPU && !self.atomic && !self.dead;
         let mode = match (per_cpu, portable) {
             (true, true) => Mode::Open(Slots::new()).word(),
             (true, false) => Mode::Sections(Slots::new()).word(),
             _ => Mode::Word(Stats::new(if P::WATCH == Watch::Gets { micros() } else { 0 })).word(),
         };
-        let start = match self.start {
-            Start::Live => ONE,
-            Start::Atomic => ONE | STICKY,
-            Start::Dead => DEAD,
-        };
         let flag = |set, flag| if set { flag } else { 0 };
+        let start = if self.dead { DEAD } else { ONE } | flag(self.atomic, STICKY);
         PerCpuRef {
             mode: AtomicU64::new(mode),
             word: AtomicU64::new(start | flag(per_cpu, PER_CPU) | flag(portable, PORTABLE)),

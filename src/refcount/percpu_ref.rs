@@ -25,7 +25,8 @@ pub enum Put {
 ///
 /// `get` and `put` are wait-free: per CPU, one plain store on this CPU's own line, or one locked instruction
 /// where the system has no restartable sequences (see [`cpu::kind`](crate::cpu::kind)); in one word, one
-/// locked instruction on a shared line. What changes the mode ([`kill`](Self::kill) and the methods after it)
+/// locked instruction on a shared line. But for a get or put that finds, by the policy [`Moves`] or
+/// [`Gets`](super::Gets), that the count is to be per CPU: it calls the allocator. What changes the mode ([`kill`](Self::kill) and the methods after it)
 /// is blocking. The count is only a count: it owns nothing, and a `put` too many is a bug that debug builds
 /// find and nobody prevents.
 ///
@@ -188,7 +189,7 @@ impl<P: Policy> PerCpuRef<P> {
     fn get_in_word(&self, n: u32) {
         // Relaxed: the caller's own reference keeps the count from zero; nothing is published.
         let before = self.word.fetch_add(Self::up(n), Relaxed);
-        if P::WATCH == Watch::Gets && before.leading_ones() > P::TICK.leading_zeros() {
+        if P::WATCH == Watch::Gets && (n > 1 || before.leading_ones() > P::TICK.leading_zeros()) {
             self.ticked(before);
         }
     }
@@ -292,7 +293,7 @@ impl<P: Policy> PerCpuRef<P> {
         self.put_many(1)
     }
 
-    /// Gives `n` references back.
+    /// Gives `n` references back. None is never the last.
     #[inline(always)]
     #[track_caller]
     pub fn put_many(&self, n: u32) -> Put {
@@ -383,7 +384,7 @@ impl<P: Policy> PerCpuRef<P> {
             return Put::Held;
         }
         site.check_put(Self::count_in(before) - i64::from(before & DEAD == 0), n);
-        found(Self::count_in(before) == i64::from(n))
+        found(n != 0 && Self::count_in(before) == i64::from(n))
     }
 
     /// Whether [`kill`](Self::kill) was called.

@@ -158,3 +158,37 @@ impl Stats {
         Self(SCORE.set(PATIENCE.set(self.0, patience.into()), 0))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moves_add_up_unless_they_are_seldom() {
+        let moves = |apart: u64, n: u64| {
+            let begun = (Stats::new(0), false);
+            (1..=n).fold(begun, |(stats, _), i| stats.moved(i * apart)).1
+        };
+        assert!(!moves(0, ENOUGH - 1) && moves(0, ENOUGH));
+        assert!(moves(8, 2 * ENOUGH) && !moves(32, 1000) && !moves(1_000_000, 1000));
+        // Over the end of the clock.
+        let (stats, _) = Stats::new(STAMP.max()).moved(STAMP.max());
+        assert_eq!(SCORE.get(stats.moved(STAMP.max() + 1).0.0), 2);
+    }
+
+    #[test]
+    fn statistics_know_their_cpu_and_what_is_not_statistics() {
+        let (stats, _) = Stats::new(7).with_patience(MAX_PATIENCE).moved(9);
+        let here = cpu::hint();
+        assert!(Stats::is_of(CPU.set(stats.0, here.0.into()), here));
+        assert!(!Stats::is_of(CPU.set(stats.0, u64::from(here.0) + 1), here));
+        assert!(!Stats::is_of(stats.0 & !GIVE_UP, here) && !Stats::is_of(stats.0 | 2, here));
+        assert_eq!(stats.patience(), MAX_PATIENCE);
+    }
+
+    #[test]
+    fn gets_tick_within_a_second_or_not() {
+        let (stats, enough) = Stats::new(5).ticked(5 + SECOND);
+        assert!(!enough && stats.ticked(4 + 2 * SECOND).1);
+    }
+}

@@ -18,16 +18,24 @@ const ADDRESS: u64 = !127;
 pub(super) const WITH_SLOTS: u64 = OPEN | CLOSED;
 
 /// One CPU's share of a count.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 #[repr(C)]
 pub(super) struct Slot {
     pub(super) counter: Counter,
+    /// Of CPU 0: [`Stats`], while the slots are closed.
+    stats: AtomicU64,
     /// Of CPU 0: [`Note`].
     note: AtomicU64,
 }
 
 const _: () = assert!(crate::sync::MODELLED || size_of::<CachePadded<Slot>>() == 128, "as sections know");
 const _: () = assert!(align_of::<CachePadded<Slot>>() == 128, "the flags of a mode word need room");
+
+impl Slot {
+    fn new() -> Self {
+        Self { counter: Counter::new(), stats: AtomicU64::new(Stats::new(0).0), note: AtomicU64::new(0) }
+    }
+}
 
 /// What whoever changes the mode leaves for the next.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +46,11 @@ pub(super) struct Note {
     pub(super) patience: u32,
 }
 
+impl Note {
+    /// Of a count that was told to be per CPU.
+    pub(super) const FOR_EVER: Self = Self { rests: u32::MAX, patience: 0 };
+}
+
 /// As many slots as there are possible CPUs, by the address of the first one.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Slots(NonNull<CachePadded<Slot>>);
@@ -45,12 +58,12 @@ pub(super) struct Slots(NonNull<CachePadded<Slot>>);
 impl Slots {
     /// Open, at zero.
     pub(super) fn new() -> Self {
-        Self(PerCpu::new(|_| Slot::default()).into_first())
+        Self(PerCpu::new(|_| Slot::new()).into_first())
     }
 
     /// The same, unless there is no memory.
     pub(super) fn try_new() -> Option<Self> {
-        Some(Self(PerCpu::try_new(|_| Slot::default())?.into_first()))
+        Some(Self(PerCpu::try_new(|_| Slot::new())?.into_first()))
     }
 
     /// The slots that a mode word leads to, in the bits of [`ADDRESS`].
@@ -176,6 +189,16 @@ impl Slots {
         let note = u64::from(note.rests) << 32 | u64::from(note.patience);
         // SAFETY: handed on. Relaxed: as above.
         unsafe { self.get(0) }.note.store(note, Relaxed);
+    }
+
+    /// What a count in one word remembers, if it keeps closed slots.
+    ///
+    /// # Safety
+    ///
+    /// 1. The slots are not freed while the result is used.
+    pub(super) unsafe fn statistics<'a>(self) -> &'a AtomicU64 {
+        // SAFETY: handed on.
+        &unsafe { self.get(0) }.stats
     }
 
     /// Gives the memory back.

@@ -6,7 +6,7 @@ use super::policy::{MAX_PATIENCE, Policy, Stats, Watch};
 use super::slots::{Mode, Note, Slots};
 use super::word::{DEAD, ONE, PER_CPU, PORTABLE, STICKY, SWITCHING};
 use super::{PerCpuRef, Put};
-use crate::sync::atomic::Ordering::Relaxed;
+use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use crate::sync::hint::Backoff;
 use crate::sync::time::{Duration, micros};
 use crate::sync::{hint, mo, section_fence, thread};
@@ -55,8 +55,8 @@ impl<P: Policy> PerCpuRef<P> {
     /// Begins a change, if `step` makes a new word of the one that is there. If that has [`SWITCHING`] set, the
     /// caller ends the change.
     fn try_begin(&self, step: impl Fn(u64) -> Option<u64>) -> Begun {
-        // Relaxed: read again by the exchange.
-        let mut word = self.word.load(Relaxed);
+        // Acquire: pairs with the end of the change before, for who is told that there is none to make.
+        let mut word = self.word.load(mo!("refcount.word.look", Acquire));
         loop {
             if word & SWITCHING != 0 {
                 return Begun::Busy;
@@ -116,7 +116,9 @@ impl<P: Policy> PerCpuRef<P> {
 
     /// Makes the count per CPU, if there is memory for it, and ends the change. Whoever counts in the word is
     /// right to, before and after.
-    fn start(&self, patience: u32) {
+    ///
+    /// `patience` says how many rests it is to stay so; `None`, that it was told to.
+    fn start(&self, patience: Option<u32>) {
         // Relaxed: ordered by the beginning of the change.
         let (slots, closed) = match Mode::of(self.mode.load(Relaxed)) {
             Mode::Closed(slots) => (Some(slots), true),
@@ -129,7 +131,9 @@ impl<P: Policy> PerCpuRef<P> {
         let word = self.word.fetch_or(PER_CPU, Relaxed);
         // SAFETY: nobody frees them before the next change.
         unsafe {
-            slots.set_note(Note { rests: 1 << patience, patience });
+            slots.set_note(
+                patience.map_or(Note::FOR_EVER, |patience| Note { rests: 1 << patience, patience }),
+            );
             if closed {
                 slots.open();
             }
@@ -210,8 +214,8 @@ impl<P: Policy> PerCpuRef<P> {
             let this = unsafe { &*this };
             if this.begin(Self::dying).ok()? & SWITCHING != 0 {
                 let stopped = [this.stop()];
-                Self::fence(&stopped, DEAD);
-                stopped.into_iter().for_each(Stopped::finish);
+                Self::fence(&stopped, || this.end(DEAD));
+                Self::finish(stopped);
             }
             confirm();
         }
@@ -264,8 +268,9 @@ impl<P: Policy> PerCpuRef<P> {
                 Begun::Busy => None,
             });
         }
-        Self::fence(&stopped, DEAD);
-        stopped.into_iter().for_each(Stopped::finish);
+        let counted = counts.iter().zip(&mine).filter(|(_, mine)| **mine == Some(true));
+        Self::fence(&stopped, || counted.for_each(|(count, _)| count.end(DEAD)));
+        Self::finish(stopped);
         for (place, (count, mine)) in counts.into_iter().zip(mine).enumerate() {
             let put = match mine {
                 // SAFETY: borrowed.
@@ -274,6 +279,24 @@ impl<P: Policy> PerCpuRef<P> {
                 None => count.try_kill(),
             };
             found(place, put);
+        }
+    }
+
+    /// Finishes all, and only then checks that none was put too often.
+    #[track_caller]
+    fn finish(stopped: impl IntoIterator<Item = Stopped<P>>) {
+        let mut wrong = None;
+        for stopped in stopped {
+            // SAFETY: there is a reference, whose holder waits for us.
+            let site = unsafe { (*stopped.count).site };
+            let out = stopped.finish();
+            // Those after it must not be left unfinished.
+            if out < 1 {
+                wrong = wrong.or(Some((site, out)));
+            }
+        }
+        if let Some((site, out)) = wrong {
+            site.check_sum(out);
         }
     }
 
@@ -286,15 +309,16 @@ impl<P: Policy> PerCpuRef<P> {
     ///
     /// # Panics
     ///
-    /// If it cannot be had: going on would be unsound. Then the counts are per CPU again, and without `flags`.
-    fn fence(stopped: &[Stopped<P>], flags: u64) {
+    /// If it cannot be had: going on would be unsound. Then the counts are per CPU again, and `undo` ends the change.
+    fn fence(stopped: &[Stopped<P>], undo: impl FnOnce()) {
         if stopped.iter().all(|stopped| !stopped.sections) {
             return;
         }
         // SeqCst, for every thread of the process: pairs with every section.
         let fenced = section_fence!("refcount.mode.fence", SeqCst);
         if !fenced {
-            stopped.iter().for_each(|stopped| stopped.undo(flags));
+            stopped.iter().for_each(Stopped::undo);
+            undo();
             panic!("membarrier was granted to this process and is now refused");
         }
     }
@@ -330,12 +354,12 @@ impl<P: Policy> PerCpuRef<P> {
     #[track_caller]
     fn gather(&self) {
         let stopped = [self.stop()];
-        Self::fence(&stopped, 0);
-        stopped.into_iter().for_each(Stopped::finish);
+        Self::fence(&stopped, || self.end(0));
+        Self::finish(stopped);
     }
 
-    /// Counts per CPU, from now on or, if the count is dying, once it is revived. Takes
-    /// [`switch_to_atomic`](Self::switch_to_atomic) back. Without memory for slots the count stays one word. The
+    /// Counts per CPU from now on, unless the count is dying; then it is so once it is revived, if that is its policy
+    /// ([`Always`](super::Always)). Takes [`switch_to_atomic`](Self::switch_to_atomic) back. Without memory for slots the count stays one word. The
     /// caller holds a reference. Blocking, if another change is under way.
     pub fn switch_to_percpu(&self) {
         let step = |word| {
@@ -343,7 +367,7 @@ impl<P: Policy> PerCpuRef<P> {
             Some(word & !STICKY | switching)
         };
         if self.begin(step).is_ok_and(|word| word & SWITCHING != 0) {
-            self.start(0);
+            self.start(None);
         }
     }
 
@@ -396,7 +420,7 @@ impl<P: Policy> PerCpuRef<P> {
             Some((word & !DEAD).wrapping_add(ONE) | switching)
         };
         match self.begin(step) {
-            Ok(word) if word & SWITCHING != 0 => self.start(0),
+            Ok(word) if word & SWITCHING != 0 => self.start(None),
             Ok(_) => {}
             Err(word) => return check(word),
         }
@@ -434,7 +458,9 @@ impl<P: Policy> PerCpuRef<P> {
             // SAFETY: freed only by whoever changes the mode, who is us.
             unsafe {
                 let Note { rests, patience } = slots.note();
-                slots.set_note(Note { rests: rests.saturating_sub(1), patience });
+                if rests != Note::FOR_EVER.rests {
+                    slots.set_note(Note { rests: rests.saturating_sub(1), patience });
+                }
                 if rests > 1 {
                     self.end(0);
                     return false;
@@ -450,42 +476,73 @@ impl<P: Policy> PerCpuRef<P> {
     pub(super) fn note_move(&self) {
         // Relaxed: statistics.
         if P::WATCH == Watch::Moves && !Stats::is_of(self.mode.load(Relaxed), crate::cpu::hint()) {
+            self.moved();
+        }
+    }
+
+    #[cold]
+    fn moved(&self) {
+        // Relaxed: as above.
+        let moved = |word: &AtomicU64| !Stats::is_of(word.load(Relaxed), crate::cpu::hint());
+        if self.statistics().is_some_and(moved) {
             self.note(|stats| stats.moved(micros()));
         }
     }
 
-    /// Notes that 16384 references have been taken, the last of them from `before`.
+    /// Notes that 16384 references have been taken, or many at once, the last of them from `before`.
     #[cold]
     pub(super) fn ticked(&self, before: u64) {
-        // Counts of this policy have 45 bits, which leaked references could fill, unlike 59.
-        if before & PER_CPU == 0 && Self::count_in(before) > 1 << 43 {
+        if before & PER_CPU == 0 {
+            Self::check_total(Self::count_in(before));
+        }
+        if before.leading_ones() > P::TICK.leading_zeros() {
+            self.note(|stats| stats.ticked(micros()));
+        }
+    }
+
+    /// Counts of [`Gets`](super::Gets) have 45 bits, which leaked references could fill, unlike 59.
+    fn check_total(out: i64) {
+        if P::WATCH == Watch::Gets && out > 1 << 43 {
             std::process::abort();
         }
-        self.note(|stats| stats.ticked(micros()));
+    }
+
+    /// Where the statistics of a count in one word stand: in the mode word, or with the slots, if it keeps closed
+    /// ones.
+    fn statistics(&self) -> Option<&AtomicU64> {
+        // Acquire: pairs with the opening of slots that are closed by now: they are made.
+        match Mode::of(self.mode.load(mo!("refcount.mode.note", Acquire))) {
+            Mode::Word(_) => Some(&self.mode),
+            // SAFETY: closed slots stay until the count is dropped.
+            Mode::Closed(slots) => Some(unsafe { slots.statistics() }),
+            Mode::Sections(_) | Mode::Open(_) => None,
+        }
     }
 
     /// Changes the statistics of a count in one word, and makes it per CPU if they say so. The caller holds a
     /// reference.
     #[cold]
     fn note(&self, change: impl FnOnce(Stats) -> (Stats, bool)) {
-        // Relaxed twice: statistics; if anything else has become of the mode, nothing is noted.
-        let mode = self.mode.load(Relaxed);
-        let Mode::Word(stats) = Mode::of(mode) else { return };
+        let Some(word) = self.statistics() else { return };
+        // Relaxed: statistics; if anything else has become of the mode, nothing is noted.
+        let before = word.load(Relaxed);
+        let Mode::Word(stats) = Mode::of(before) else { return };
         let (stats, enough) = change(stats);
-        let noted = self.mode.compare_exchange(mode, stats.0, Relaxed, Relaxed).is_ok();
+        // Relaxed twice: as above.
+        let noted = word.compare_exchange(before, stats.0, Relaxed, Relaxed).is_ok();
         let settled = |word| (word & (DEAD | PER_CPU | STICKY) == 0).then_some(word | SWITCHING);
         if noted && enough && matches!(self.try_begin(settled), Begun::Yes(_)) {
-            self.start((stats.patience() + 1).min(MAX_PATIENCE));
+            self.start(Some((stats.patience() + 1).min(MAX_PATIENCE)));
         }
     }
 }
 
 impl<P: Policy> Stopped<P> {
-    /// Brings the slots' sum into the word, which counts alone from then on, and ends the change.
+    /// Brings the slots' sum into the word, which counts alone from then on, and ends the change. Returns how many
+    /// references are out.
     ///
     /// If there were sections, [`PerCpuRef::fence`] came before.
-    #[track_caller]
-    fn finish(self) {
+    fn finish(self) -> i64 {
         // SAFETY: there is a reference, whose holder waits for us.
         let count = unsafe { &*self.count };
         // Sum first, add once: adding slot by slot could pass through zero.
@@ -501,19 +558,20 @@ impl<P: Policy> Stopped<P> {
                 self.slots.close()
             }
         };
+        // Relaxed: what was counted in the word is only looked at.
+        PerCpuRef::<P>::check_total(PerCpuRef::<P>::count_in(count.word.load(Relaxed)).saturating_add(sum));
         let change = (sum as u64).wrapping_mul(ONE).wrapping_sub(PER_CPU | SWITCHING);
         // Release: ends the change. What was collected from the slots we hand on with our reference.
         let before = count.word.fetch_add(change, mo!("refcount.word.sum", Release));
-        count.site.check_sum(PerCpuRef::<P>::count_in(before.wrapping_add(change)));
+        PerCpuRef::<P>::count_in(before.wrapping_add(change))
     }
 
-    /// Makes the slots count again, as if nobody had begun, but without `flags`.
-    fn undo(&self, flags: u64) {
+    /// Makes the slots count again, as if nobody had begun.
+    fn undo(&self) {
         // SAFETY: as in `finish`.
         let count = unsafe { &*self.count };
         let mode = if self.sections { Mode::Sections(self.slots) } else { Mode::Open(self.slots) };
-        // Relaxed: whoever reads it has read it before, and the slots are as they were.
-        count.mode.store(mode.word(), Relaxed);
-        count.end(flags);
+        // Release: as where they were opened.
+        count.mode.store(mode.word(), mo!("refcount.mode.undo", Release));
     }
 }

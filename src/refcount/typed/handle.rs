@@ -5,6 +5,7 @@ use crate::refcount::{Always, Policy};
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Deref;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::ptr::NonNull;
 
 /// A share of a value, to be cloned and dropped like an `Arc`: what is shared lives while a handle does.
@@ -39,6 +40,9 @@ pub struct Handle<T, P: Policy = Always> {
 unsafe impl<T: Send + Sync, P: Policy> Send for Handle<T, P> {}
 // SAFETY: as above; from a shared handle others can be cloned.
 unsafe impl<T: Send + Sync, P: Policy> Sync for Handle<T, P> {}
+
+impl<T: RefUnwindSafe, P: Policy> UnwindSafe for Handle<T, P> {}
+impl<T: RefUnwindSafe, P: Policy> RefUnwindSafe for Handle<T, P> {}
 
 impl<T, P: Policy> Handle<T, P> {
     /// # Safety
@@ -121,6 +125,9 @@ pub struct Weak<T, P: Policy = Always> {
 unsafe impl<T: Send + Sync, P: Policy> Send for Weak<T, P> {}
 // SAFETY: as above.
 unsafe impl<T: Send + Sync, P: Policy> Sync for Weak<T, P> {}
+
+impl<T: RefUnwindSafe, P: Policy> UnwindSafe for Weak<T, P> {}
+impl<T: RefUnwindSafe, P: Policy> RefUnwindSafe for Weak<T, P> {}
 
 impl<T, P: Policy> Weak<T, P> {
     /// # Safety

@@ -142,15 +142,22 @@ impl<T, P: Policy> Inner<T, P> {
 
     /// The same for tasks.
     pub(super) fn poll(&self, context: &Context<'_>) -> Poll<()> {
+        // Cloned and dropped without the lock: a waker may own the last handle.
+        let waker = Some(context.waker().clone());
         let mut state = self.end.state.lock();
         if state.released {
             return Poll::Ready(());
         }
-        match &mut state.waker {
-            Some(waker) => waker.clone_from(context.waker()),
-            none => *none = Some(context.waker().clone()),
-        }
+        let before = std::mem::replace(&mut state.waker, waker);
+        drop(state);
+        drop(before);
         Poll::Pending
+    }
+
+    /// Nobody polls any more.
+    pub(super) fn forget_waker(&self) {
+        let before = self.end.state.lock().waker.take();
+        drop(before);
     }
 }
 

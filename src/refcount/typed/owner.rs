@@ -9,7 +9,7 @@ use std::future::Future;
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::ops::Deref;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::{AssertUnwindSafe, RefUnwindSafe, UnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::ptr::NonNull;
 use std::task::{Context, Poll};
@@ -23,7 +23,8 @@ use std::task::{Context, Poll};
 /// # Costs
 ///
 /// Some 70 bytes beside the value, and what the count takes while it is per CPU. Keep what is written often off
-/// the line of the count by [`CachePadded`](crate::percpu::CachePadded) around the value.
+/// the line of the count by [`CachePadded`](crate::percpu::CachePadded) around the value. Cloning or dropping a
+/// [`Weak`] handle writes that line.
 ///
 /// # Examples
 ///
@@ -67,6 +68,9 @@ const _: () = assert!(
         || crate::sync::MODELLED
         || size_of::<Inner<(), Moves>>() <= size_of::<DynamicRef>() + 56
 );
+
+impl<T: RefUnwindSafe, P: Policy> UnwindSafe for Owner<T, P> {}
+impl<T: RefUnwindSafe, P: Policy> RefUnwindSafe for Owner<T, P> {}
 
 impl<T, P: Policy> Owner<T, P> {
     /// Shares `value`, counted as `count` says.
@@ -283,6 +287,9 @@ impl fmt::Display for StillHeld {
 
 impl std::error::Error for StillHeld {}
 
+impl<T: RefUnwindSafe, P: Policy> UnwindSafe for Dying<T, P> {}
+impl<T: RefUnwindSafe, P: Policy> RefUnwindSafe for Dying<T, P> {}
+
 impl<T, P: Policy> Dying<T, P> {
     fn inner(&self) -> &Inner<T, P> {
         // SAFETY: valid while we keep it.
@@ -336,6 +343,7 @@ impl<T, P: Policy> Unpin for Dying<T, P> {}
 
 impl<T, P: Policy> Drop for Dying<T, P> {
     fn drop(&mut self) {
+        self.inner().forget_waker();
         // SAFETY: we keep it, until now.
         unsafe { Inner::unkeep(self.inner) };
     }
