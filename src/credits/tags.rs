@@ -4,7 +4,7 @@ use super::Exhausted;
 use super::allocator::{Allocator, Stock, Way, default_batch};
 use super::bitmap::Bitmap;
 use crate::percpu::CachePadded;
-use crate::sync::atomic::{AtomicU64, Ordering::Relaxed, give_back_u64, glance_u64};
+use crate::sync::atomic::{AtomicU64, Ordering::Relaxed, glance_u64, store_over};
 use crate::sync::cell::CellArray;
 use crate::sync::{MODELLED, hint, mo, rseq, thread};
 
@@ -302,7 +302,7 @@ impl Stack {
         }
         let (done, len) = change(word);
         // Release: pairs with the exchange of the next holder, or of the closer.
-        give_back_u64(&self.word, len, mo!("credits.tags.give", Release));
+        store_over(&self.word, len, mo!("credits.tags.give", Release));
         Some(done)
     }
 }
@@ -348,7 +348,7 @@ impl Stock for Stack {
 
     fn open(&self) {
         // Release: pairs with the exchange of the next holder.
-        give_back_u64(&self.word, 0, mo!("credits.tags.open", Release));
+        store_over(&self.word, 0, mo!("credits.tags.open", Release));
     }
 
     fn len(&self) -> u32 {

@@ -1,6 +1,6 @@
 //! [`Counter`]: a closable count.
 
-use crate::sync::atomic::{AtomicU64, Ordering::Relaxed, give_back_u64};
+use crate::sync::atomic::{self, AtomicU64, Ordering::Relaxed};
 use crate::sync::mo;
 use crate::sync::rseq::ONE;
 
@@ -69,6 +69,11 @@ impl Counter {
         self.word.load(Relaxed) as i64 >> 1
     }
 
+    /// The word, for whoever owns the counter.
+    pub(crate) fn word_mut(&mut self) -> &mut AtomicU64 {
+        &mut self.word
+    }
+
     /// The word, for sections.
     #[inline(always)]
     pub(crate) fn word(&self) -> &AtomicU64 {
@@ -78,7 +83,7 @@ impl Counter {
     /// Opens a closed counter, at zero. An open one loses what it held.
     pub fn open(&self) {
         // Release: pairs with every `add` that finds it open.
-        give_back_u64(&self.word, 0, mo!("percpu.counter.open", Release));
+        atomic::store_over(&self.word, 0, mo!("percpu.counter.open", Release));
     }
 
     /// Closes the counter and returns what it held. Closing a closed one returns garbage.

@@ -3,7 +3,7 @@
 use super::policy::Stats;
 use crate::cpu::CpuId;
 use crate::percpu::{CachePadded, Counter, PerCpu};
-use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use crate::sync::atomic::{self, AtomicU64, Ordering::Relaxed};
 use crate::sync::cpu;
 use crate::sync::rseq::GIVE_UP;
 use std::ptr::{NonNull, with_exposed_provenance_mut};
@@ -26,6 +26,14 @@ pub(super) struct Slot {
     stats: AtomicU64,
     /// Of CPU 0: [`Note`].
     note: AtomicU64,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        // Models check here that nobody is there any more.
+        atomic::exclusive(self.counter.word_mut());
+        atomic::exclusive(&mut self.note);
+    }
 }
 
 const _: () = assert!(crate::sync::MODELLED || size_of::<CachePadded<Slot>>() == 128, "as sections know");

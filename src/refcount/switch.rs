@@ -6,7 +6,7 @@ use super::policy::{MAX_PATIENCE, Policy, Stats, Watch};
 use super::slots::{Mode, Note, Slots};
 use super::word::{DEAD, ONE, PER_CPU, PORTABLE, STICKY, SWITCHING};
 use super::{PerCpuRef, Put};
-use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use crate::sync::atomic::{self, AtomicU64, Ordering::Relaxed};
 use crate::sync::hint::Backoff;
 use crate::sync::time::{Duration, micros};
 use crate::sync::{hint, mo, section_fence, thread};
@@ -140,7 +140,7 @@ impl<P: Policy> PerCpuRef<P> {
         }
         let mode = if word & PORTABLE != 0 { Mode::Open(slots) } else { Mode::Sections(slots) };
         // Release: pairs with whoever reads the mode in order to count in slots.
-        self.mode.store(mode.word(), mo!("refcount.mode.open", Release));
+        atomic::store_over(&self.mode, mode.word(), mo!("refcount.mode.open", Release));
         self.end(0);
     }
 

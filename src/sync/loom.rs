@@ -9,14 +9,14 @@ pub mod atomic {
         word.swap(value, order);
     }
 
-    /// [`give_back`] for a larger word.
-    pub(crate) fn give_back_u64(word: &AtomicU64, value: u64, order: Ordering) {
-        word.swap(value, order);
-    }
-
     /// [`glance`] at a larger word.
     pub(crate) fn glance_u64(word: &AtomicU64) -> u64 {
         word.fetch_add(0, Ordering::Relaxed)
+    }
+
+    /// Stores over what others may be changing by read-modify-writes. A plain store outside loom.
+    pub(crate) fn store_over(word: &AtomicU64, value: u64, order: Ordering) {
+        word.swap(value, order);
     }
 
     /// Reads a word that nobody else can reach; loom checks that nobody can.

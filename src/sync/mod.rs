@@ -8,9 +8,9 @@
 //!
 //! The facade may be stronger under loom, never weaker:
 //!
-//! * [`atomic::give_back`], the plain store that frees a word taken by `swap`, is a `swap`: loom 0.7.2 does
-//!   not order a plain store after racing read-modify-writes and would report a livelock that cannot
-//!   happen.
+//! * [`atomic::give_back`], the plain store that frees a word taken by `swap`, is a `swap`, and so is
+//!   `atomic::store_over`, the plain store over a word that others change: loom 0.7.2 does not order a plain
+//!   store after racing read-modify-writes and would report a livelock, or a lost store, that cannot happen.
 //! * [`atomic::glance`], the load of a hint, is a read-modify-write: loom 0.7.2 looks for a race only with
 //!   the last access of a word, so a thread that loads a word and then writes it hides its write from those
 //!   who loaded it before (the model `litmus.own_load_hides` shows it).

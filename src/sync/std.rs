@@ -10,16 +10,16 @@ pub mod atomic {
         word.store(value, order);
     }
 
+    /// Stores over what others may be changing by read-modify-writes: a plain store.
+    #[inline(always)]
+    pub(crate) fn store_over(word: &AtomicU64, value: u64, order: Ordering) {
+        word.store(value, order);
+    }
+
     /// Loads a value that is only a hint: what follows is right whatever it is.
     #[inline(always)]
     pub fn glance(word: &AtomicU32) -> u32 {
         word.load(Ordering::Relaxed)
-    }
-
-    /// [`give_back`] for a larger word.
-    #[inline(always)]
-    pub(crate) fn give_back_u64(word: &AtomicU64, value: u64, order: Ordering) {
-        word.store(value, order);
     }
 
     /// [`glance`] at a larger word.
