@@ -32,7 +32,8 @@
 //! | `refcount.mode.get` | `Acquire` | `refcount.mode.open` | as above |
 //! | `refcount.mode.put` | `Acquire` | `refcount.mode.open` | as above |
 //! | `refcount.mode.undo` | `Release` | as `refcount.mode.open` | if a fence could not be had |
-//! | `refcount.mode.note` | `Acquire` | `refcount.mode.open` | who finds closed slots finds them made |
+//! | `refcount.mode.close` | `Release` | `refcount.mode.note` | who finds closed slots, and looks for statistics there, finds them made |
+//! | `refcount.mode.note` | `Acquire` | `refcount.mode.close` | as above |
 //! | `refcount.mode.fence` | `SeqCst` fence | every section | no section counts after the slots were summed; what a thread did before it counted is visible |
 //! | `refcount.word.begin` | `Acquire` | `refcount.word.end`, `refcount.word.sum`, `refcount.word.put` | one change of mode sees the one before; who starts anew sees every put |
 //! | `refcount.word.look` | `Acquire` | `refcount.word.end`, `refcount.word.sum` | who is told that somebody else has killed comes after the closing |

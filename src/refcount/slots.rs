@@ -32,6 +32,7 @@ impl Drop for Slot {
     fn drop(&mut self) {
         // Models check here that nobody is there any more.
         atomic::exclusive(self.counter.word_mut());
+        atomic::exclusive(&mut self.stats);
         atomic::exclusive(&mut self.note);
     }
 }

@@ -108,9 +108,9 @@ impl<P: Policy> PerCpuRef<P> {
             Mode::Open(slots) => (slots, false, Mode::Closed(slots).word()),
             mode => unreachable!("per CPU, in the mode {mode:?}"),
         };
-        // Relaxed: the fence orders it before every section that begins, or begins again, after it; locked
-        // instructions find each slot closed.
-        self.mode.store(mode, Relaxed);
+        // The fence orders it before every section that begins, or begins again, after it; locked instructions find
+        // each slot closed. Release: pairs with whoever looks for statistics in the closed slots: they are made.
+        self.mode.store(mode, mo!("refcount.mode.close", Release));
         Stopped { count: self, slots, sections }
     }
 
@@ -510,7 +510,7 @@ impl<P: Policy> PerCpuRef<P> {
     /// Where the statistics of a count in one word stand: in the mode word, or with the slots, if it keeps closed
     /// ones.
     fn statistics(&self) -> Option<&AtomicU64> {
-        // Acquire: pairs with the opening of slots that are closed by now: they are made.
+        // Acquire: pairs with the closing of slots: they are made.
         match Mode::of(self.mode.load(mo!("refcount.mode.note", Acquire))) {
             Mode::Word(_) => Some(&self.mode),
             // SAFETY: closed slots stay until the count is dropped.

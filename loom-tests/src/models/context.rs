@@ -36,7 +36,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "context.submit_destroy",
             checks: "a submit against a destroy: the request is done or comes back, and nothing leaks",
             bound: None,
-            least: 1108,
+            least: 992,
             body: || {
                 let context = Arc::new(Context::new(1, Null).unwrap());
                 let theirs = Arc::clone(&context);
@@ -218,7 +218,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "aio.table_get_remove",
             checks: "a look-up against the removal: the context is used whole, or not found; it is taken out after its users",
             bound: Some(3),
-            least: 1753,
+            least: 1151,
             body: || {
                 let table = Arc::new(Table::new(1).unwrap());
                 let handle = table.insert(Context::new(1, Null).unwrap()).unwrap();
@@ -238,7 +238,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "aio.table_insert_guess",
             checks: "a look-up and a removal by a guessed handle against the insertion: nothing is found half made",
             bound: Some(3),
-            least: 1729,
+            least: 1643,
             body: || {
                 let table = Arc::new(Table::new(1).unwrap());
                 let guess = Handle::from_raw(1 << 32);
