@@ -3,6 +3,7 @@
 
 use ioctx::aio::{Context, GetEventsError, Request};
 use ioctx::backend::Null;
+use ioctx::credits::{Credits, Tags};
 use ioctx::refcount::{PerCpuRef, Put};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
@@ -99,6 +100,76 @@ fn counts_are_exact_under_signals_and_migrations() {
             users.into_iter().for_each(|user| user.join().unwrap());
         });
         assert_eq!((zeros.into_inner(), count.count()), (1, Some(0)));
+    }
+}
+
+#[test]
+fn credits_and_tags_are_exact_under_signals_and_migrations() {
+    const USERS: u32 = 6;
+    handle(libc::SIGUSR2);
+    // Enough for everybody's two, so that no refusal is right; and too few, so that everybody sweeps.
+    for n in [2 * USERS, USERS, 64] {
+        let (tags, credits) = (Tags::with_batch(n, 2), Credits::with_batch(n, 2));
+        let held: Vec<_> = (0..n).map(|_| AtomicBool::new(false)).collect();
+        let (out, running) = (AtomicU32::new(0), AtomicBool::new(true));
+        thread::scope(|scope| {
+            let (told, tell) = std::sync::mpsc::channel();
+            let users: Vec<_> = (0..USERS)
+                .map(|user| {
+                    let (tags, credits, held, out) = (&tags, &credits, &held, &out);
+                    let (running, told) = (&running, told.clone());
+                    scope.spawn(move || {
+                        // SAFETY: this thread's own identity.
+                        told.send(unsafe { libc::pthread_self() }).unwrap();
+                        let mut refused = 0;
+                        for i in 0_u32.. {
+                            if !running.load(Ordering::Relaxed) {
+                                break;
+                            }
+                            let both = [tags.try_take(), tags.try_take()];
+                            for tag in both.iter().flatten() {
+                                let before = held[tag.index() as usize].swap(true, Ordering::Acquire);
+                                assert!(!before, "{} is in two hands", tag.index());
+                            }
+                            let credit = credits.try_take(2);
+                            if let Ok(credit) = &credit {
+                                let before = out.fetch_add(credit.len(), Ordering::Relaxed);
+                                assert!(before + credit.len() <= n, "more out than there are");
+                            }
+                            refused +=
+                                both.iter().filter(|tag| tag.is_err()).count() + usize::from(credit.is_err());
+                            if i % 64 == user {
+                                migrate(i);
+                            }
+                            if let Ok(credit) = credit {
+                                out.fetch_sub(credit.len(), Ordering::Relaxed);
+                            }
+                            for tag in both.iter().flatten() {
+                                held[tag.index() as usize].store(false, Ordering::Release);
+                            }
+                        }
+                        refused
+                    })
+                })
+                .collect();
+            let threads: Vec<_> = users.iter().map(|_| tell.recv().unwrap()).collect();
+            for _ in 0..300 {
+                for thread in &threads {
+                    // SAFETY: joined below.
+                    unsafe { libc::pthread_kill(*thread, libc::SIGUSR2) };
+                }
+                thread::sleep(Duration::from_millis(1));
+            }
+            running.store(false, Ordering::Relaxed);
+            let refused: usize = users.into_iter().map(|user| user.join().unwrap()).sum();
+            assert!(refused == 0 || n < 2 * USERS, "{refused} were refused though there were enough");
+        });
+        assert_eq!((tags.available(), credits.available()), (n, n));
+        assert_eq!(credits.try_take(n).unwrap().len(), n);
+        let all: std::collections::HashSet<_> = std::iter::from_fn(|| tags.try_take().ok())
+            .map(|tag| (tag.index(), std::mem::forget(tag)).0)
+            .collect();
+        assert_eq!(all.len() as u32, n);
     }
 }
 
