@@ -75,7 +75,8 @@ impl Shared {
     pub(super) fn new(capacity: u32, lanes: u32) -> Self {
         Self {
             reqs: CachePadded::new(PerCpuRef::new()),
-            tags: Tags::new(capacity),
+            // A context is often full, and then stocks are opened and closed all the time: cheaper without sections.
+            tags: Tags::portable(capacity),
             queue: CompletionQueue::with_lanes(capacity, lanes),
             wait: EventCount::new(),
             finished: Arc::new(Gate::new()),

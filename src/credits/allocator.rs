@@ -7,7 +7,7 @@ use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use crate::sync::hint::Backoff;
 use crate::sync::rseq::{self, GIVE_UP};
 use crate::sync::time::{Duration, micros};
-use crate::sync::{hint, mo, section_fence, thread};
+use crate::sync::{MODELLED, hint, mo, section_fence, thread};
 use std::ptr::with_exposed_provenance;
 
 /// The most units one allocator can have.
@@ -36,9 +36,13 @@ fn units(n: u32) -> u64 {
 const OPEN: u64 = 1 << 1;
 /// Stocks are aligned to 128 bytes.
 const ADDRESS: u64 = !127;
-/// Stocks that were closed stay so for at least so long: opening and closing them for every few units would cost
-/// more than doing without.
-const COOL: u64 = 100;
+/// Stocks that were closed stay so for at least so many microseconds: opening and closing them for every few units
+/// would cost more than doing without. Twice as long each time if they have to be closed again soon after.
+const COOL: u64 = if MODELLED { 0 } else { 100 };
+/// But not longer.
+const COOLEST: u64 = COOL << 14;
+/// Soon is within so many times as long as they were closed.
+const SOON: u64 = 32;
 
 /// Free units kept on one CPU.
 pub(super) trait Stock: Sized {
@@ -92,8 +96,10 @@ pub(super) struct Allocator<S: Stock> {
 #[derive(Debug)]
 struct Pool {
     word: AtomicU64,
-    /// When the stocks were closed, in microseconds.
-    closed: AtomicU64,
+    /// When the stocks were last closed or opened, in microseconds.
+    changed: AtomicU64,
+    /// How long they stay closed.
+    cool: AtomicU64,
 }
 
 /// `max(1, n / (4 * cpus))`: all stocks together hold at most about half of the units.
@@ -114,9 +120,14 @@ impl<S: Stock> Allocator<S> {
             ids,
             total,
             batch,
-            enough: total.min(batch.saturating_mul(cpu::possible())),
+            // Without sections, closing and opening costs an instruction per CPU: not worth putting off.
+            enough: if portable { 1 } else { total.min(batch.saturating_mul(cpu::possible())) },
             portable,
-            pool: CachePadded::new(Pool { word: AtomicU64::new(units(total)), closed: AtomicU64::new(0) }),
+            pool: CachePadded::new(Pool {
+                word: AtomicU64::new(units(total)),
+                changed: AtomicU64::new(micros()),
+                cool: AtomicU64::new(COOL),
+            }),
         };
         // Relaxed: nobody else knows it yet.
         this.mode.store(this.open_mode(), Relaxed);
@@ -199,7 +210,9 @@ impl<S: Stock> Allocator<S> {
                 if word & CLOSED != 0 {
                     return Err(Exhausted);
                 }
-                self.sweep();
+                if self.sweep().is_some_and(|free| free < want.into()) {
+                    return Err(Exhausted);
+                }
                 word = self.pool.word.load(Relaxed);
                 continue;
             }
@@ -228,12 +241,27 @@ impl<S: Stock> Allocator<S> {
     /// batch from the stock, if that is full.
     #[cold]
     pub(super) fn put_to_pool(&self, n: u32) {
+        if self.portable && n > 0 && self.put_and_open(n) {
+            return;
+        }
         let mut change = units(n);
         if let Some(()) = self.begin_move() {
             change = change.wrapping_add(units(S::spill(self, self.batch))).wrapping_sub(MOVER);
         }
         let word = self.add(change);
         self.reopen(word);
+    }
+
+    /// Puts `n` units to a pool whose stocks are closed, and opens them, in as few accesses as can be.
+    fn put_and_open(&self, n: u32) -> bool {
+        let put =
+            |word| (word & (CLOSED | SWEEPING) == CLOSED).then_some((word ^ (CLOSED | SWEEPING)) + units(n));
+        // Release: as in `add`. Acquire: as in `reopen`. Relaxed: the stocks are open, or somebody is at it.
+        let begun = self.pool.word.fetch_update(mo!("credits.pool.put", AcqRel), Relaxed, put).is_ok();
+        if begun {
+            self.open_stocks();
+        }
+        begun
     }
 
     /// Announces that units are going to be in neither stock nor pool for a while, unless the stocks are closed.
@@ -250,27 +278,36 @@ impl<S: Stock> Allocator<S> {
         self.pool.word.fetch_add(change, mo!("credits.pool.add", Release)).wrapping_add(change)
     }
 
-    /// Closes every stock and brings what is in them to the pool, so that its word tells the truth. Waits for
-    /// whoever is doing that already, and for those who are in the middle of a move.
+    /// Closes every stock and brings what is in them to the pool, so that its word tells the truth. Returns how many
+    /// units were free then, or `None` if somebody else has found out. Waits for whoever is doing that already, and
+    /// for those who are in the middle of a move.
     #[cold]
-    fn sweep(&self) {
-        let mut backoff = Backoff::default();
+    fn sweep(&self) -> Option<i64> {
+        let (mut backoff, mut yields) = (Backoff::default(), 0);
         let mut wait = || {
-            if !backoff.wait() {
-                hint::contended();
-                thread::sleep(Duration::from_micros(50));
+            if backoff.wait() {
+                return;
+            }
+            hint::contended();
+            yields += 1;
+            // Sleeping takes longer than a sweep; but whoever sweeps may be of a lesser class, and must run.
+            match yields {
+                ..100 => thread::yield_now(),
+                _ => thread::sleep(Duration::from_micros(50)),
             }
         };
         // Relaxed: read again by the exchange.
         let mut word = self.pool.word.load(Relaxed);
         loop {
             if word & CLOSED != 0 {
-                return;
+                return None;
             }
             if word & SWEEPING != 0 {
-                wait();
-                word = self.pool.word.load(Relaxed);
-                continue;
+                while word & SWEEPING != 0 {
+                    wait();
+                    word = self.pool.word.load(Relaxed);
+                }
+                return None;
             }
             // Acquire: pairs with the end of the last opening. Relaxed: tried again.
             let next = word | SWEEPING;
@@ -301,9 +338,23 @@ impl<S: Stock> Allocator<S> {
         while self.pool.word.load(mo!("credits.pool.movers", Acquire)) & MOVERS != 0 {
             wait();
         }
-        // Relaxed: a hint.
-        self.pool.closed.store(micros(), Relaxed);
-        self.add(units(brought).wrapping_add(CLOSED).wrapping_sub(SWEEPING));
+        if self.portable {
+            // All stocks are closed and empty: this is the moment of truth.
+            let free = count(self.add(units(brought)));
+            if free > 0 {
+                // Worth keeping open: closing them again costs little.
+                self.open_stocks();
+            } else {
+                self.add(CLOSED.wrapping_sub(SWEEPING));
+            }
+            return Some(free);
+        }
+        // Relaxed, all of them: hints, which whoever closes or opens writes, one after the other.
+        let (now, cool) = (micros(), self.pool.cool.load(Relaxed));
+        let soon = now.wrapping_sub(self.pool.changed.load(Relaxed)) < SOON * cool;
+        self.pool.cool.store(if soon { (2 * cool).min(COOLEST) } else { COOL }, Relaxed);
+        self.pool.changed.store(now, Relaxed);
+        Some(count(self.add(units(brought).wrapping_add(CLOSED).wrapping_sub(SWEEPING))))
     }
 
     /// Opens closed stocks, if `word`, which the pool's just was, has enough for them and they were closed for
@@ -317,8 +368,10 @@ impl<S: Stock> Allocator<S> {
 
     #[cold]
     fn reopen_slow(&self) {
-        // Relaxed: a hint.
-        if micros().wrapping_sub(self.pool.closed.load(Relaxed)) < COOL {
+        // Relaxed: hints.
+        if !self.portable
+            && micros().wrapping_sub(self.pool.changed.load(Relaxed)) < self.pool.cool.load(Relaxed)
+        {
             return;
         }
         let begin = |word| {
@@ -329,7 +382,16 @@ impl<S: Stock> Allocator<S> {
         if self.pool.word.fetch_update(mo!("credits.pool.open", Acquire), Relaxed, begin).is_err() {
             return;
         }
+        self.open_stocks();
+    }
+
+    /// Opens the stocks, for whoever has set `SWEEPING`.
+    fn open_stocks(&self) {
         self.stocks.iter().for_each(S::open);
+        if !self.portable {
+            // Relaxed: a hint.
+            self.pool.changed.store(micros(), Relaxed);
+        }
         // Release: pairs with every section: the stocks are empty, and the pool's word does not say closed.
         self.mode.store(self.open_mode(), mo!("credits.mode.open", Release));
         self.add(0_u64.wrapping_sub(SWEEPING));

@@ -48,8 +48,31 @@ impl Bitmap {
 
     /// Puts `tag` in.
     pub(super) fn put(&self, tag: u32) {
-        // Release: pairs with `take`.
-        self.0[tag as usize / 64].fetch_or(1 << (tag % 64), mo!("credits.ids.put", Release));
+        self.put_bits(tag as usize / 64, 1 << (tag % 64));
+    }
+
+    /// Puts `tags` in, those of one word together, as far as a few words can be kept in mind.
+    pub(super) fn put_all(&self, tags: impl IntoIterator<Item = u32>) {
+        let mut words = [(0, 0); 8];
+        for tag in tags {
+            let index = tag as usize / 64;
+            let kept = &mut words[index % 8];
+            if kept.0 != index {
+                self.put_bits(kept.0, kept.1);
+                *kept = (index, 0);
+            }
+            kept.1 |= 1 << (tag % 64);
+        }
+        for (index, bits) in words {
+            self.put_bits(index, bits);
+        }
+    }
+
+    fn put_bits(&self, index: usize, bits: u64) {
+        if bits != 0 {
+            // Release: pairs with `take`.
+            self.0[index].fetch_or(bits, mo!("credits.ids.put", Release));
+        }
     }
 }
 
@@ -85,8 +108,7 @@ mod tests {
             map.take(n, |tag| all.push(tag));
             all.sort_unstable();
             assert_eq!(all, (0..n).collect::<Vec<_>>());
-            map.put(n - 1);
-            map.put(0);
+            map.put_all([n - 1, 0]);
             map.take(n.min(2), |tag| all.push(tag));
             assert_eq!(all.len() as u32, n + n.min(2));
         }

@@ -3,7 +3,7 @@
 use super::Exhausted;
 use super::allocator::{Allocator, Stock, Way, default_batch};
 use crate::percpu::CachePadded;
-use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use crate::sync::atomic::{AtomicU64, Ordering::Relaxed, store_over};
 use crate::sync::{MODELLED, mo, rseq};
 
 /// `n` interchangeable units, taken and put back by any thread, without a shared counter.
@@ -254,7 +254,7 @@ impl Stock for Count {
 
     fn open(&self) {
         // Relaxed: it is empty. Who puts something in does not have to see more.
-        self.word.store(0, Relaxed);
+        store_over(&self.word, 0, Relaxed);
     }
 
     fn len(&self) -> u32 {

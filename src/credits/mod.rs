@@ -39,6 +39,7 @@
 //! |---|---|---|---|
 //! | `credits.pool.take` | `Acquire` | `credits.pool.add` | what the former holders did happens before what the next ones do |
 //! | `credits.pool.add` | `Release` | `credits.pool.take`, `credits.pool.sweep`, `credits.pool.movers`, `credits.pool.open` | as above; ends a move, a sweep, an opening |
+//! | `credits.pool.put` | `AcqRel` | `credits.pool.take`, `credits.pool.add` | as both, where a put opens the stocks |
 //! | `credits.pool.sweep` | `Acquire` | `credits.pool.add` | one sweep sees the stocks as the last opening left them |
 //! | `credits.pool.movers` | `Acquire` | `credits.pool.add` | the sweep sees what those who moved units did with them |
 //! | `credits.pool.open` | `Acquire` | `credits.pool.add` | an opening finds the stocks as the sweep left them |

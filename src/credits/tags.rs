@@ -142,12 +142,12 @@ impl Tags {
     #[inline(never)]
     fn put_rest(&self, tags: &[u32]) {
         let fit = match self.0.local() {
-            Some(stock) => tags.iter().take_while(|tag| stock.push(**tag)).count(),
+            Some(stock) => stock.push_all(tags),
             None => 0,
         };
         let rest = &tags[fit..];
         if !rest.is_empty() {
-            rest.iter().for_each(|tag| self.0.ids.put(*tag));
+            self.0.ids.put_all(rest.iter().copied());
             self.0.put_to_pool(rest.len() as u32);
         }
     }
@@ -168,16 +168,6 @@ fn push_by_section(allocator: &Allocator<Stack>, tag: u32) -> bool {
         // SAFETY: as in `pop_by_section`.
         unsafe { rseq::push(mode, tag, |mode, cpu| Allocator::<Stack>::stock(mode, cpu).push_plainly(tag)) }
     })
-}
-
-/// Takes the last tag of this CPU's stock, if it has one.
-fn pop_here(allocator: &Allocator<Stack>) -> Option<u32> {
-    allocator.mode().and_then(pop_by_section).or_else(|| allocator.local()?.pop())
-}
-
-/// Adds a tag to this CPU's stock, if there is room.
-fn push_here(allocator: &Allocator<Stack>, tag: u32) -> bool {
-    push_by_section(allocator, tag) || allocator.local().is_some_and(|stock| stock.push(tag))
 }
 
 /// A tag that is handed out. Dropping it gives it back; forgetting it leaks it.
@@ -244,11 +234,39 @@ impl Stack {
         self.busy(|len| len > 0, |len| (self.get(len - 1), len - 1))
     }
 
-    /// Puts a tag in, if it can be done at once and there is room.
+    /// Puts in as many of `tags` as there is room for, if it can be done at once; returns how many.
     #[inline]
-    fn push(&self, tag: u32) -> bool {
-        let fits = |len| len < self.limit;
-        self.busy(fits, |len| (self.set(len, tag), len + 1)).is_some()
+    fn push_all(&self, tags: &[u32]) -> usize {
+        let push = |len| {
+            let fit = tags.len().min((self.limit - len) as usize);
+            (len..).zip(&tags[..fit]).for_each(|(index, tag)| self.set(index, *tag));
+            (fit, len + fit as u64)
+        };
+        self.busy(|len| len < self.limit, push).unwrap_or(0)
+    }
+
+    /// Puts in `n` of `ids`, or as many as there is room for, if it can be done at once; returns how many.
+    fn fill_from(&self, n: u32, ids: &Bitmap) -> u32 {
+        let fill = |len| {
+            let fit = u64::from(n).min(self.limit - len);
+            let mut index = len;
+            ids.take(fit as u32, |tag| {
+                self.set(index, tag);
+                index += 1;
+            });
+            (fit as u32, index)
+        };
+        self.busy(|len| len < self.limit, fill).unwrap_or(0)
+    }
+
+    /// Takes the last `n` out, or as many as there are, if it can be done at once; returns how many.
+    fn spill_to(&self, n: u32, ids: &Bitmap) -> u32 {
+        let spill = |len: u64| {
+            let left = len.saturating_sub(n.into());
+            ids.put_all((left..len).map(|index| self.get(index)));
+            ((len - left) as u32, left)
+        };
+        self.busy(|len| len > 0, spill).unwrap_or(0)
     }
 
     /// What a section does, for model checkers.
@@ -311,8 +329,11 @@ impl Stock for Stack {
     type Ids = Bitmap;
 
     fn fill(allocator: &Allocator<Self>, n: u32) -> u32 {
+        if let Some(stock) = allocator.local() {
+            return stock.fill_from(n, &allocator.ids);
+        }
         let mut filled = 0;
-        allocator.ids.take(n, |tag| match push_here(allocator, tag) {
+        allocator.ids.take(n, |tag| match push_by_section(allocator, tag) {
             true => filled += 1,
             false => allocator.ids.put(tag),
         });
@@ -320,7 +341,10 @@ impl Stock for Stack {
     }
 
     fn spill(allocator: &Allocator<Self>, n: u32) -> u32 {
-        let tags = std::iter::from_fn(|| pop_here(allocator)).take(n as usize);
+        if let Some(stock) = allocator.local() {
+            return stock.spill_to(n, &allocator.ids);
+        }
+        let tags = std::iter::from_fn(|| allocator.mode().and_then(pop_by_section)).take(n as usize);
         tags.map(|tag| allocator.ids.put(tag)).count() as u32
     }
 
@@ -342,7 +366,7 @@ impl Stock for Stack {
             hint::contended();
             thread::yield_now();
         };
-        (0..len).for_each(|index| ids.put(self.get(index)));
+        ids.put_all((0..len).map(|index| self.get(index)));
         len as u32
     }
 

@@ -166,7 +166,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "context.refused_while_full",
             checks: "a submitter that finds the context full wakes a reader that waits for more than there can be",
             bound: Some(3),
-            least: 15_271,
+            least: 34_024,
             body: || {
                 let held = Arc::new(Held::default());
                 let context = Arc::new(Context::new(1, Later(Arc::clone(&held))).unwrap());

@@ -142,7 +142,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "credits.one_for_two",
             checks: "one unit, two users: exclusive, handed on with what its holder did, conserved",
             bound: None,
-            least: 33_366,
+            least: 93_022,
             body: || counts(1, 2),
             after: nothing,
         },
@@ -150,15 +150,15 @@ pub(super) fn models() -> Vec<Model> {
             name: "credits.two_for_two",
             checks: "two units, two users: neither is refused",
             bound: Some(4),
-            least: 23_944,
+            least: 40_465,
             body: || counts(2, 2),
             after: nothing,
         },
         Model {
             name: "credits.one_for_three",
             checks: "one unit: two sweepers against a put: exclusive, conserved",
-            bound: Some(3),
-            least: 95_044,
+            bound: Some(2),
+            least: 407_199,
             body: three_counts,
             after: nothing,
         },
@@ -166,7 +166,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "credits.put_against_sweep",
             checks: "a put that meets the sweep of a refused take: the unit is found afterwards",
             bound: None,
-            least: 110,
+            least: 370,
             body: || {
                 let used = Used::new(Credits::with_batch(1, 1), 1);
                 // In the stock of CPU 1, where the sweep has to look.
@@ -192,7 +192,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "credits.sections",
             checks: "credits.mode.fence: one unit, two users in sections: exclusive, handed on, conserved",
             bound: Some(4),
-            least: 538,
+            least: 728,
             body: || {
                 use_sections(true);
                 let used = Used::new(Credits::with_batch(1, 1), 1);
@@ -207,7 +207,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "tags.sections",
             checks: "credits.mode.fence: one tag, two users in sections: in one hand, handed on, conserved",
             bound: Some(4),
-            least: 538,
+            least: 728,
             body: || {
                 use_sections(true);
                 let used = Used::new(Tags::with_batch(1, 1), 1);
@@ -222,7 +222,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "tags.one_for_two",
             checks: "one tag, two users: never in two hands",
             bound: None,
-            least: 59_876,
+            least: 161_148,
             body: || tags(1, 2),
             after: nothing,
         },
@@ -230,15 +230,15 @@ pub(super) fn models() -> Vec<Model> {
             name: "tags.two_for_two",
             checks: "two tags, two users: distinct, neither is refused",
             bound: Some(4),
-            least: 107_900,
+            least: 203_710,
             body: || tags(2, 2),
             after: nothing,
         },
         Model {
             name: "tags.one_for_three",
             checks: "one tag: two sweepers against a put: in one hand, conserved",
-            bound: Some(3),
-            least: 96_278,
+            bound: Some(2),
+            least: 180_992,
             body: three_tags,
             after: nothing,
         },
@@ -246,7 +246,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "tags.put_against_sweep",
             checks: "a put that meets the sweep of a refused take: the tag is found afterwards",
             bound: None,
-            least: 229,
+            least: 749,
             body: || {
                 let used = Used::new(Tags::with_batch(1, 1), 1);
                 set_cpu(1);
