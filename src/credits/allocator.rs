@@ -102,9 +102,10 @@ struct Pool {
     cool: AtomicU64,
 }
 
-/// `max(1, n / (4 * cpus))`: all stocks together hold at most about half of the units.
+/// `max(1, n / (4 * cpus))`: all stocks together hold at most about half of the units. But not more than is moved
+/// quickly.
 pub(super) fn default_batch(total: u32) -> u32 {
-    (total / cpu::possible().saturating_mul(4)).max(1)
+    (total / cpu::possible().saturating_mul(4)).clamp(1, 256)
 }
 
 impl<S: Stock> Allocator<S> {
@@ -121,7 +122,7 @@ impl<S: Stock> Allocator<S> {
             total,
             batch,
             // Without sections, closing and opening costs an instruction per CPU: not worth putting off.
-            enough: if portable { 1 } else { total.min(batch.saturating_mul(cpu::possible())) },
+            enough: if portable { 1 } else { batch.saturating_mul(cpu::possible()).min((total / 2).max(1)) },
             portable,
             pool: CachePadded::new(Pool {
                 word: AtomicU64::new(units(total)),
@@ -153,9 +154,10 @@ impl<S: Stock> Allocator<S> {
     /// What to do about a take of `want` units, as far as two loads can tell.
     #[inline(always)]
     pub(super) fn way(&self, want: u32) -> Way<'_> {
-        // Relaxed: the section reads it again; and only if the stocks are closed is the next word worth looking at.
-        // That alone says that they are empty, and how much there is; and what is refused takes nothing.
-        let mode = self.mode.load(Relaxed);
+        // The section reads it again; and only if the stocks are closed is the next word worth looking at. That alone
+        // says that they are empty, and how much there is; and what is refused takes nothing. Acquire: pairs with
+        // the closing: the next word is not an older one.
+        let mode = self.mode.load(mo!("credits.mode.way", Acquire));
         if mode & GIVE_UP == 0 {
             return Way::Section(&self.mode);
         }
@@ -201,6 +203,12 @@ impl<S: Stock> Allocator<S> {
     /// more, the stock is refilled.
     #[cold]
     pub(super) fn take_from_pool(&self, want: u32) -> Result<(), Exhausted> {
+        if want > self.total {
+            return Err(Exhausted);
+        }
+        // Acquire: pairs with the opening of the stocks, which a section may have seen: the next word is not an older
+        // one.
+        self.mode.load(mo!("credits.mode.take", Acquire));
         // Relaxed: read again by the exchange; and what is refused takes nothing, from a word that says both that
         // the stocks are empty and how much there is.
         let mut word = self.pool.word.load(Relaxed);
@@ -321,13 +329,15 @@ impl<S: Stock> Allocator<S> {
                 Err(now) => word = now,
             }
         }
-        // Relaxed: the fence orders it before every section that begins, or begins again, after it; locked
-        // instructions find each stock closed.
-        self.mode.store(self.stocks.first().expose_provenance() as u64 | GIVE_UP, Relaxed);
+        // The fence orders it before every section that begins, or begins again, after it; locked instructions find
+        // each stock closed. Release: pairs with whoever is going to refuse.
+        let closed = self.stocks.first().expose_provenance() as u64 | GIVE_UP;
+        self.mode.store(closed, mo!("credits.mode.close", Release));
         if !self.portable {
             // SeqCst, for every thread of the process: pairs with every section.
             let fenced = section_fence!("credits.mode.fence", SeqCst);
             if !fenced {
+                // Relaxed: nothing was changed.
                 self.mode.store(self.open_mode(), Relaxed);
                 self.add(0_u64.wrapping_sub(SWEEPING));
                 panic!("membarrier was granted to this process and is now refused");
@@ -351,7 +361,7 @@ impl<S: Stock> Allocator<S> {
         }
         // Relaxed, all of them: hints, which whoever closes or opens writes, one after the other.
         let (now, cool) = (micros(), self.pool.cool.load(Relaxed));
-        let soon = now.wrapping_sub(self.pool.changed.load(Relaxed)) < SOON * cool;
+        let soon = now.saturating_sub(self.pool.changed.load(Relaxed)) < SOON * cool;
         self.pool.cool.store(if soon { (2 * cool).min(COOLEST) } else { COOL }, Relaxed);
         self.pool.changed.store(now, Relaxed);
         Some(count(self.add(units(brought).wrapping_add(CLOSED).wrapping_sub(SWEEPING))))
@@ -370,7 +380,7 @@ impl<S: Stock> Allocator<S> {
     fn reopen_slow(&self) {
         // Relaxed: hints.
         if !self.portable
-            && micros().wrapping_sub(self.pool.changed.load(Relaxed)) < self.pool.cool.load(Relaxed)
+            && micros().saturating_sub(self.pool.changed.load(Relaxed)) < self.pool.cool.load(Relaxed)
         {
             return;
         }

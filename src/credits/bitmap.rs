@@ -1,13 +1,17 @@
 //! [`Bitmap`]: which tags are in the pool.
 
 use crate::cpu;
-use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use crate::sync::mo;
 
 /// A set of small integers, a bit for each. How many there are in it is somebody else's business: whoever takes some
 /// out has made sure before that there are as many.
 #[derive(Debug)]
-pub(super) struct Bitmap(Box<[AtomicU64]>);
+pub(super) struct Bitmap {
+    words: Box<[AtomicU64]>,
+    /// The word that was last put into: where something is, if there is little.
+    last: AtomicU32,
+}
 
 impl Bitmap {
     /// `0..n`.
@@ -16,20 +20,23 @@ impl Bitmap {
             64.. => u64::MAX,
             some => (1 << some) - 1,
         };
-        Self((0..n).step_by(64).map(|first| AtomicU64::new(word(first))).collect())
+        let words = (0..n).step_by(64).map(|first| AtomicU64::new(word(first))).collect();
+        Self { words, last: AtomicU32::new(0) }
     }
 
     /// Takes `n` out, one after the other. Lock-free.
     pub(super) fn take(&self, n: u32, mut each: impl FnMut(u32)) {
-        let words = self.0.len();
-        // Each CPU begins elsewhere, so that they meet as late as can be.
-        let first = cpu::hint().0 as usize * words / cpu::possible() as usize;
+        let words = self.words.len();
+        // Each CPU begins elsewhere, so that they meet as late as can be; then where something must be, if it is the
+        // last there is. Relaxed: a hint.
+        let first = cpu::hint().0 as usize % cpu::possible() as usize * words / cpu::possible() as usize;
+        let last = self.last.load(Relaxed) as usize;
         let mut left = n;
-        for index in (0..words).cycle().skip(first.min(words)) {
+        for index in [first, last].into_iter().chain((0..words).cycle().skip(first)) {
             if left == 0 {
                 return;
             }
-            let word = &self.0[index];
+            let word = &self.words[index];
             // Relaxed: what it shows to be there may be gone, which the next access tells. That it shows what must
             // be there follows from the pool's word.
             let mut wanted = lowest(word.load(Relaxed), left);
@@ -71,7 +78,11 @@ impl Bitmap {
     fn put_bits(&self, index: usize, bits: u64) {
         if bits != 0 {
             // Release: pairs with `take`.
-            self.0[index].fetch_or(bits, mo!("credits.ids.put", Release));
+            self.words[index].fetch_or(bits, mo!("credits.ids.put", Release));
+            // Relaxed, both: a hint, not written more often than need be.
+            if self.last.load(Relaxed) != index as u32 {
+                self.last.store(index as u32, Relaxed);
+            }
         }
     }
 }

@@ -100,6 +100,9 @@ impl Credits {
 
     #[cold]
     fn take_slower(&self, n: u32) -> Result<(), Exhausted> {
+        if rseq::rejoin() && self.0.mode().is_some_and(|mode| take_by_section(mode, n)) {
+            return Ok(());
+        }
         match self.0.local() {
             Some(stock) if stock.take(n) => Ok(()),
             _ => self.0.take_from_pool(n),
@@ -115,7 +118,8 @@ impl Credits {
 
     #[inline(never)]
     fn put_slow(&self, n: u32) {
-        match self.0.quick().and_then(|stock| stock.put(n)) {
+        // More than two batches would only be spilled again.
+        match self.0.quick().filter(|_| room_for(&self.0, n).is_some()).and_then(|stock| stock.put(n)) {
             Some(have) if have <= 2 * u64::from(self.0.batch) => {}
             Some(_) => self.0.put_to_pool(0),
             None => self.put_slower(n),
@@ -124,7 +128,10 @@ impl Credits {
 
     #[cold]
     fn put_slower(&self, n: u32) {
-        match self.0.local().and_then(|stock| stock.put(n)) {
+        if rseq::rejoin() && put_by_section(&self.0, n) {
+            return;
+        }
+        match self.0.local().filter(|_| room_for(&self.0, n).is_some()).and_then(|stock| stock.put(n)) {
             Some(have) if have <= 2 * u64::from(self.0.batch) => {}
             Some(_) => self.0.put_to_pool(0),
             None => self.0.put_to_pool(n),
@@ -227,8 +234,9 @@ impl Count {
     /// (What is added to a closed one is wiped by its opening, and cannot reach bit 63.)
     #[inline]
     fn put(&self, n: u32) -> Option<u64> {
-        // Release: what the caller did with the units happens before what their next holder does.
-        let before = self.word.fetch_add(n.into(), mo!("credits.count.put", Release));
+        // Release: what the caller did with the units happens before what their next holder does. Acquire: pairs with
+        // `open`: whoever puts into an opened stock does not take the pool for closed afterwards.
+        let before = self.word.fetch_add(n.into(), mo!("credits.count.put", AcqRel));
         (before & CLOSED == 0).then(|| before + u64::from(n))
     }
 }
@@ -253,8 +261,8 @@ impl Stock for Count {
     }
 
     fn open(&self) {
-        // Relaxed: it is empty. Who puts something in does not have to see more.
-        store_over(&self.word, 0, Relaxed);
+        // Release: pairs with `put`.
+        store_over(&self.word, 0, mo!("credits.count.open", Release));
     }
 
     fn len(&self) -> u32 {

@@ -31,7 +31,8 @@
 //! Takes and puts that a stock can serve are wait-free, by sections, or lock-free. Those that move a batch, or find the
 //! stocks closed, are lock-free. A take that finds the pool empty and stocks open sweeps, or waits for who does: a
 //! system call, where there are sections, and a wait for those who are in the middle of a move or, without sections,
-//! of a take or put of a tag. Under a real-time scheduling class these must not be preempted for ever.
+//! of a take or put of a tag. Under a real-time scheduling class these must not be preempted for ever, and a signal
+//! handler must not take at all: it may have interrupted one of them. It may put.
 //!
 //! # Orderings
 //!
@@ -44,9 +45,13 @@
 //! | `credits.pool.movers` | `Acquire` | `credits.pool.add` | the sweep sees what those who moved units did with them |
 //! | `credits.pool.open` | `Acquire` | `credits.pool.add` | an opening finds the stocks as the sweep left them |
 //! | `credits.mode.fence` | `SeqCst` fence | every section | no section changes a stock after the sweep has emptied it; what a thread did before it put is visible |
-//! | `credits.mode.open` | `Release` | every section | whoever finds the stocks open finds them empty |
+//! | `credits.mode.open` | `Release` | every section, `credits.mode.take` | whoever finds the stocks open finds them empty, and the pool's word not older |
+//! | `credits.mode.close` | `Release` | `credits.mode.way` | whoever finds the stocks closed reads no older word of the pool |
+//! | `credits.mode.way` | `Acquire` | `credits.mode.close` | as above |
+//! | `credits.mode.take` | `Acquire` | `credits.mode.open` | as above |
 //! | `credits.count.take` | `Acquire` | `credits.count.put` | what the former holder did happens before what the next one does |
-//! | `credits.count.put` | `Release` | `credits.count.take`, `credits.count.close` | as above |
+//! | `credits.count.put` | `AcqRel` | `credits.count.take`, `credits.count.close`, `credits.count.open` | as above; who puts into an opened stock knows that it is open |
+//! | `credits.count.open` | `Release` | `credits.count.put` | as above |
 //! | `credits.count.close` | `Acquire` | `credits.count.put` | passes the former holders on, through the pool |
 //! | `credits.tags.take` | `Acquire` | `credits.tags.give`, `credits.tags.open` | the tags of the stock, and what their former holders did |
 //! | `credits.tags.give` | `Release` | `credits.tags.take`, `credits.tags.close` | as above |

@@ -81,7 +81,7 @@ impl Tags {
     ///
     /// # Staleness
     ///
-    /// Exact only while nobody takes or puts. Blocks on the pool's mutex.
+    /// Exact only while nobody takes or puts.
     pub fn available(&self) -> u32 {
         self.0.free()
     }
@@ -112,6 +112,11 @@ impl Tags {
 
     #[cold]
     fn take_slower(&self) -> Result<u32, Exhausted> {
+        if rseq::rejoin()
+            && let Some(tag) = self.0.mode().and_then(pop_by_section)
+        {
+            return Ok(tag);
+        }
         if let Some(tag) = self.0.local().and_then(Stack::pop) {
             return Ok(tag);
         }
@@ -143,6 +148,7 @@ impl Tags {
     fn put_rest(&self, tags: &[u32]) {
         let fit = match self.0.local() {
             Some(stock) => stock.push_all(tags),
+            None if rseq::rejoin() => tags.iter().take_while(|tag| push_by_section(&self.0, **tag)).count(),
             None => 0,
         };
         let rest = &tags[fit..];
@@ -332,11 +338,19 @@ impl Stock for Stack {
         if let Some(stock) = allocator.local() {
             return stock.fill_from(n, &allocator.ids);
         }
+        // The first that is refused ends it: if sections give up here, the rest is not taken out in vain.
         let mut filled = 0;
-        allocator.ids.take(n, |tag| match push_by_section(allocator, tag) {
-            true => filled += 1,
-            false => allocator.ids.put(tag),
-        });
+        let mut refused = false;
+        while filled < n && !refused {
+            allocator.ids.take((n - filled).min(16), |tag| {
+                refused = refused || !push_by_section(allocator, tag);
+                if refused {
+                    allocator.ids.put(tag);
+                } else {
+                    filled += 1;
+                }
+            });
+        }
         filled
     }
 

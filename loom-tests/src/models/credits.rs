@@ -136,13 +136,34 @@ fn in_sections(user: impl Fn(u32) -> bool + Send + Sync + 'static) {
     assert!(thread.join().unwrap() | mine, "both refused though one is free");
 }
 
+/// One who has a unit of three puts it while another is refused and, by putting two, opens the stocks; then takes:
+/// nobody has the unit but it.
+fn put_then_take<T: Send + Sync + 'static, U: Send + 'static>(units: T, take: fn(&'static T) -> Option<U>) {
+    let units = Box::into_raw(Box::new(units));
+    // SAFETY: freed below, when nobody uses it any more.
+    let shared: &'static T = unsafe { &*units };
+    set_cpu(0);
+    let theirs = take(shared);
+    let mine = [take(shared), take(shared)];
+    let theirs = thread::spawn(move || {
+        set_cpu(1);
+        drop(theirs);
+        take(shared).is_some()
+    });
+    let refused = take(shared).is_none();
+    drop(mine);
+    assert!(theirs.join().unwrap() || !refused, "refused though its own unit is free");
+    // SAFETY: made above, and the other thread has ended.
+    drop(unsafe { Box::from_raw(units) });
+}
+
 pub(super) fn models() -> Vec<Model> {
     vec![
         Model {
             name: "credits.one_for_two",
             checks: "one unit, two users: exclusive, handed on with what its holder did, conserved",
             bound: None,
-            least: 93_022,
+            least: 69_390,
             body: || counts(1, 2),
             after: nothing,
         },
@@ -150,7 +171,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "credits.two_for_two",
             checks: "two units, two users: neither is refused",
             bound: Some(4),
-            least: 40_465,
+            least: 28_901,
             body: || counts(2, 2),
             after: nothing,
         },
@@ -158,7 +179,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "credits.one_for_three",
             checks: "one unit: two sweepers against a put: exclusive, conserved",
             bound: Some(2),
-            least: 407_199,
+            least: 201_737,
             body: three_counts,
             after: nothing,
         },
@@ -189,10 +210,68 @@ pub(super) fn models() -> Vec<Model> {
             after: nothing,
         },
         Model {
+            name: "credits.tags_sections_reopen",
+            checks: "credits.mode.open: two users in sections, each twice, so that putting opens the stocks",
+            bound: Some(2),
+            least: 16_158,
+            body: || {
+                use_sections(true);
+                let used = Used::new(Tags::with_batch(1, 1), 1);
+                let theirs = Arc::clone(&used);
+                let thread = thread::spawn(move || (tag_user(&theirs, 1), tag_user(&theirs, 1)));
+                tag_user(&used, 0);
+                tag_user(&used, 0);
+                thread.join().unwrap();
+                assert_eq!(used.by.available(), 1, "conserved");
+                assert!(used.by.try_take().is_ok(), "a tag is free and is refused");
+            },
+            after: nothing,
+        },
+        Model {
+            name: "credits.put_opens",
+            checks: "credits.pool.put: who takes what a put brings to closed stocks sees what its holder did",
+            bound: None,
+            least: 252_028,
+            body: || {
+                let used = Used::new(Credits::with_batch(1, 1), 1);
+                set_cpu(1);
+                let credit = used.by.try_take(1).unwrap();
+                let theirs = Arc::clone(&used);
+                let thread = thread::spawn(move || {
+                    for _ in 0..2 {
+                        if let Ok(credit) = theirs.by.try_take(1) {
+                            theirs.touch(0);
+                            std::mem::forget(credit);
+                        }
+                    }
+                });
+                used.touch(0);
+                drop(credit);
+                thread.join().unwrap();
+            },
+            after: nothing,
+        },
+        Model {
+            name: "credits.put_then_take",
+            checks: "credits.count.open: who puts into a stock just opened does not find the pool closed then",
+            bound: Some(2),
+            least: 49_712,
+            body: || put_then_take(Credits::with_batch(3, 1), |credits| credits.try_take(1).ok()),
+            after: nothing,
+        },
+        Model {
+            name: "credits.tags_put_then_take",
+            checks: "credits.tags.open: the same with tags",
+            bound: Some(2),
+            least: 31_207,
+            body: || put_then_take(Tags::with_batch(3, 1), |tags| tags.try_take().ok()),
+            after: nothing,
+        },
+        Model {
             name: "credits.sections",
             checks: "credits.mode.fence: one unit, two users in sections: exclusive, handed on, conserved",
             bound: Some(4),
-            least: 728,
+            least: 536,
             body: || {
                 use_sections(true);
                 let used = Used::new(Credits::with_batch(1, 1), 1);
@@ -204,10 +283,10 @@ pub(super) fn models() -> Vec<Model> {
             after: nothing,
         },
         Model {
-            name: "tags.sections",
+            name: "credits.tags_sections",
             checks: "credits.mode.fence: one tag, two users in sections: in one hand, handed on, conserved",
             bound: Some(4),
-            least: 728,
+            least: 536,
             body: || {
                 use_sections(true);
                 let used = Used::new(Tags::with_batch(1, 1), 1);
@@ -219,31 +298,31 @@ pub(super) fn models() -> Vec<Model> {
             after: nothing,
         },
         Model {
-            name: "tags.one_for_two",
+            name: "credits.tags_one_for_two",
             checks: "one tag, two users: never in two hands",
             bound: None,
-            least: 161_148,
+            least: 123_240,
             body: || tags(1, 2),
             after: nothing,
         },
         Model {
-            name: "tags.two_for_two",
+            name: "credits.tags_two_for_two",
             checks: "two tags, two users: distinct, neither is refused",
             bound: Some(4),
-            least: 203_710,
+            least: 185_347,
             body: || tags(2, 2),
             after: nothing,
         },
         Model {
-            name: "tags.one_for_three",
+            name: "credits.tags_one_for_three",
             checks: "one tag: two sweepers against a put: in one hand, conserved",
             bound: Some(2),
-            least: 180_992,
+            least: 102_010,
             body: three_tags,
             after: nothing,
         },
         Model {
-            name: "tags.put_against_sweep",
+            name: "credits.tags_put_against_sweep",
             checks: "a put that meets the sweep of a refused take: the tag is found afterwards",
             bound: None,
             least: 749,
