@@ -40,7 +40,7 @@ const ADDRESS: u64 = !127;
 /// would cost more than doing without. Twice as long each time if they have to be closed again soon after.
 const COOL: u64 = if MODELLED { 0 } else { 100 };
 /// But not longer.
-const COOLEST: u64 = COOL << 14;
+const COOLEST: u64 = 1_638_400;
 /// Soon is within so many times as long as they were closed.
 const SOON: u64 = 32;
 

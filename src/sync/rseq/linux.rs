@@ -315,16 +315,19 @@ pub(crate) unsafe fn put(
 /// 2. The second word of every slot is the address of as many `u32`s as the third says. Both never change.
 #[inline(always)]
 pub(crate) unsafe fn pop(mode: *const AtomicU64, _: impl FnOnce(u64, u32) -> Option<u32>) -> Option<u32> {
-    let mut item = 0;
-    // SAFETY: as in `add`, with 2. The item is ours.
+    /// # Safety
+    ///
+    /// As outside; and `item` is valid for writing.
     #[inline(always)]
-    unsafe fn pop(mode: *const AtomicU64, item: *mut u32) -> bool {
-        // SAFETY: handed on.
+    unsafe fn pop_into(mode: *const AtomicU64, item: *mut u32) -> bool {
+        // SAFETY: as in `add`, with 2.
         unsafe { arch::pop!(OFFSET.load(Relaxed), mode, item) };
         true
     }
-    // SAFETY: handed on.
-    unsafe { pop(mode, &raw mut item) }.then_some(item)
+
+    let mut item = 0;
+    // SAFETY: handed on; the item is ours.
+    unsafe { pop_into(mode, &raw mut item) }.then_some(item)
 }
 
 /// Pushes an item onto this CPU's stack, if there is room; otherwise as [`pop`].
