@@ -56,9 +56,10 @@ fn a_get_or_put_is_some_dozen_instructions_and_none_is_locked() {
         };
         let listing = instructions.join("\n");
         assert!(listing.contains("%fs:"), "the search finds something else:\n{listing}");
-        // Eleven, and two to ask whether there are sections at all, with link-time optimisation; without it
-        // the place of the area is looked up in a table first.
-        assert!(inlined(&instructions) <= 14, "{} instructions:\n{listing}", inlined(&instructions));
+        // Eleven with link-time optimisation; without it the place of the area is looked up in a table first. And two
+        // more where it is asked first whether there is an area at all.
+        let most = if cfg!(feature = "own-rseq") { 12 } else { 14 };
+        assert!(inlined(&instructions) <= most, "{} instructions:\n{listing}", inlined(&instructions));
         assert!(!listing.contains("lock"), "a locked instruction:\n{listing}");
         println!("{function}: {} instructions", inlined(&instructions));
     }
