@@ -66,6 +66,10 @@ impl Credits {
     ///
     /// [`Exhausted`]: at one moment during the call fewer than `n` were free, not counting what a put that
     /// has not returned yet brings.
+    ///
+    /// # Panics
+    ///
+    /// If the kernel granted membarrier to the process and a filter installed later takes it away.
     #[inline]
     pub fn try_take(&self, n: u32) -> Result<Credit<'_>, Exhausted> {
         match self.0.way(n) {

@@ -21,9 +21,10 @@
 //!
 //! # Running out
 //!
-//! Closed stocks stay closed until a quarter of the units or so are in the pool again, and for 100 µs at least.
-//! Meanwhile everything goes through the pool: one locked instruction on a shared line, as a plain counter would, and
-//! two loads for a refusal. So a resource that hovers about its limit is never slower than a shared counter by much,
+//! Stocks that sections change stay closed until a quarter of the units or so are in the pool again, and for 100 µs
+//! at least, twice as long each time they run out again soon; without sections they open as soon as something is
+//! there. Meanwhile everything goes through the pool: a locked instruction or two on shared lines, as with a plain
+//! counter, and two loads for a refusal. So a resource that hovers about its limit costs what a shared counter does,
 //! and whoever keeps asking an empty pool costs the others nothing.
 //!
 //! # Progress

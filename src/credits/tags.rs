@@ -67,6 +67,10 @@ impl Tags {
     ///
     /// [`Exhausted`]: at one moment during the call none was free, not counting one whose put has not
     /// returned yet.
+    ///
+    /// # Panics
+    ///
+    /// If the kernel granted membarrier to the process and a filter installed later takes it away.
     #[inline]
     pub fn try_take(&self) -> Result<Tag<'_>, Exhausted> {
         self.take_raw().map(|index| Tag { tags: self, index })
