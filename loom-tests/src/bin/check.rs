@@ -251,7 +251,10 @@ fn sweep(part: &str) -> io::Result<bool> {
         let begun = Instant::now();
         let mut order: Vec<&str> = models.iter().map(|(name, _)| name.as_str()).collect();
         // Models of the same part are the likeliest to notice.
-        let own = site.split('.').next().unwrap_or_default();
+        let own = match site.split('.').next().unwrap_or_default() {
+            "percpu" => "refcount",
+            own => own,
+        };
         order.sort_by_key(|name| !name.starts_with(own));
         if kept.contains_key(&(site.clone(), (*how).to_owned())) {
             // Nobody is expected to notice: it is enough that those do not that could.
