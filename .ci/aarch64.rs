@@ -49,6 +49,16 @@ pub unsafe extern "C" fn get(mode: *const u64, area: isize) -> bool {
     true
 }
 
+/// A section that is far from where it gives up to: as in a function that has much to do.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn get_far(mode: *const u64, area: isize) -> bool {
+    unsafe {
+        add!(area, mode, const ONE);
+        asm!(".rept 9000", "nop", ".endr");
+    }
+    true
+}
+
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn put_many(mode: *const u64, area: isize, step: i64) -> bool {
     unsafe { add!(area, mode, in(reg) step) };

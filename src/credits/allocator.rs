@@ -20,7 +20,7 @@ const SWEEPING: u64 = 1 << 1;
 /// One who moves units between the pool and a stock, so that they are in neither.
 const MOVER: u64 = 1 << 2;
 const MOVERS: u64 = (1 << 16) - MOVER;
-/// One unit in the pool. There may be less than none, while there are more than there should be.
+/// One unit in the pool.
 const ONE: u64 = 1 << 16;
 
 /// How many units a pool's word says there are.
@@ -135,9 +135,12 @@ impl<S: Stock> Allocator<S> {
         this
     }
 
+    fn closed_mode(&self) -> u64 {
+        self.stocks.first().expose_provenance() as u64 | GIVE_UP
+    }
+
     fn open_mode(&self) -> u64 {
-        let address = self.stocks.first().expose_provenance() as u64;
-        address | if self.portable { GIVE_UP | OPEN } else { 0 }
+        if self.portable { self.closed_mode() | OPEN } else { self.closed_mode() & !GIVE_UP }
     }
 
     pub(super) fn total(&self) -> u32 {
@@ -246,14 +249,14 @@ impl<S: Stock> Allocator<S> {
     }
 
     /// Puts `n` units, which this CPU's stock did not take, to the number of those in the pool. With them goes a
-    /// batch from the stock, if that is full.
+    /// batch from the stock, which is usually full.
     #[cold]
     pub(super) fn put_to_pool(&self, n: u32) {
         if self.portable && n > 0 && self.put_and_open(n) {
             return;
         }
         let mut change = units(n);
-        if let Some(()) = self.begin_move() {
+        if self.begin_move() {
             change = change.wrapping_add(units(S::spill(self, self.batch))).wrapping_sub(MOVER);
         }
         let word = self.add(change);
@@ -264,7 +267,7 @@ impl<S: Stock> Allocator<S> {
     fn put_and_open(&self, n: u32) -> bool {
         let put =
             |word| (word & (CLOSED | SWEEPING) == CLOSED).then_some((word ^ (CLOSED | SWEEPING)) + units(n));
-        // Release: as in `add`. Acquire: as in `reopen`. Relaxed: the stocks are open, or somebody is at it.
+        // Release: as in `add`. Acquire: as in `reopen_slow`. Relaxed: the stocks are open, or somebody is at it.
         let begun = self.pool.word.fetch_update(mo!("credits.pool.put", AcqRel), Relaxed, put).is_ok();
         if begun {
             self.open_stocks();
@@ -273,11 +276,11 @@ impl<S: Stock> Allocator<S> {
     }
 
     /// Announces that units are going to be in neither stock nor pool for a while, unless the stocks are closed.
-    fn begin_move(&self) -> Option<()> {
+    fn begin_move(&self) -> bool {
         let moves =
             |word| (word & (CLOSED | SWEEPING) == 0 && word & MOVERS != MOVERS).then_some(word + MOVER);
         // Relaxed twice: a sweeper sees it in the word's own order, and waits for what follows.
-        self.pool.word.fetch_update(Relaxed, Relaxed, moves).ok().map(|_| ())
+        self.pool.word.fetch_update(Relaxed, Relaxed, moves).is_ok()
     }
 
     /// Changes the pool's word, and returns what it is then.
@@ -331,8 +334,7 @@ impl<S: Stock> Allocator<S> {
         }
         // The fence orders it before every section that begins, or begins again, after it; locked instructions find
         // each stock closed. Release: pairs with whoever is going to refuse.
-        let closed = self.stocks.first().expose_provenance() as u64 | GIVE_UP;
-        self.mode.store(closed, mo!("credits.mode.close", Release));
+        self.mode.store(self.closed_mode(), mo!("credits.mode.close", Release));
         if !self.portable {
             // SeqCst, for every thread of the process: pairs with every section.
             let fenced = section_fence!("credits.mode.fence", SeqCst);
@@ -412,7 +414,7 @@ impl<S: Stock> Allocator<S> {
     pub(super) fn starved(&self) -> bool {
         // Relaxed: a hint.
         let word = self.pool.word.load(Relaxed);
-        word & CLOSED != 0 && count(word) <= 0
+        word & CLOSED != 0 && count(word) == 0
     }
 
     /// How many units are free, at no particular moment unless nobody takes or puts.
@@ -420,6 +422,6 @@ impl<S: Stock> Allocator<S> {
         // Relaxed: a number to report.
         let word = self.pool.word.load(Relaxed);
         let in_stocks = if word & CLOSED != 0 { 0 } else { self.stocks.iter().map(S::len).sum() };
-        (count(word).max(0) as u32 + in_stocks).min(self.total)
+        (count(word) as u32 + in_stocks).min(self.total)
     }
 }

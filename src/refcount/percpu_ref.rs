@@ -26,9 +26,9 @@ pub enum Put {
 /// `get` and `put` are wait-free: per CPU, one plain store on this CPU's own line, or one locked instruction
 /// where the system has no restartable sequences (see [`cpu::kind`](crate::cpu::kind)); in one word, one
 /// locked instruction on a shared line. But for a get or put that finds, by the policy [`Moves`] or
-/// [`Gets`](super::Gets), that the count is to be per CPU: it calls the allocator. What changes the mode ([`kill`](Self::kill) and the methods after it)
-/// is blocking. The count is only a count: it owns nothing, and a `put` too many is a bug that debug builds
-/// find and nobody prevents.
+/// [`Gets`](super::Gets), that the count is to be per CPU: it calls the allocator. What changes the mode
+/// ([`kill`](Self::kill) and the methods after it) is blocking. The count is only a count: it owns nothing, and
+/// a `put` too many is a bug that debug builds find and nobody prevents.
 ///
 /// It starts with one reference, which belongs to whoever will call [`kill`](Self::kill). The [`Policy`] `P`
 /// says when it is per CPU: with [`Always`] from the start, with the others not before it is worth it

@@ -48,7 +48,7 @@ impl Site {
     /// When a count is dropped, with `out` references, where there should be `initial`.
     pub(super) fn check_drop(self, out: u64, initial: u64) {
         #[cfg(debug_assertions)]
-        if !std::thread::panicking() {
+        if !crate::sync::thread::panicking() {
             assert!(
                 out == initial,
                 "the count made at {} is dropped, but {} references are out",

@@ -359,8 +359,8 @@ impl<P: Policy> PerCpuRef<P> {
     }
 
     /// Counts per CPU from now on, unless the count is dying; then it is so once it is revived, if that is its policy
-    /// ([`Always`](super::Always)). Takes [`switch_to_atomic`](Self::switch_to_atomic) back. Without memory for slots the count stays one word. The
-    /// caller holds a reference. Blocking, if another change is under way.
+    /// ([`Always`](super::Always)). Takes [`switch_to_atomic`](Self::switch_to_atomic) back. Without memory for
+    /// slots the count stays one word. The caller holds a reference. Blocking, if another change is under way.
     pub fn switch_to_percpu(&self) {
         let step = |word| {
             let switching = if word & (DEAD | PER_CPU) == 0 { SWITCHING } else { 0 };

@@ -137,6 +137,7 @@ pub mod hint {
 /// Threads.
 pub mod thread {
     pub use loom::thread::{Builder, JoinHandle, spawn, yield_now};
+    pub use std::thread::panicking;
 
     /// Time stands still: lets the others run.
     pub fn sleep(_: std::time::Duration) {
