@@ -232,4 +232,62 @@ macro_rules! push {
         )
     };
 }
-pub(super) use {add, pop, push, put, section, take};
+
+/// Pops the last `$n` items, at least one, of the slot's stack into `$items`, if there are as many.
+macro_rules! pop_many {
+    ($area:expr, $mode:expr, $items:expr, $n:expr) => {
+        section!(
+            $area,
+            $mode,
+            [
+                "ldr {value}, [{slot}]",
+                "subs {value}, {value}, {n}",
+                "b.lo {failed}",
+                "ldr {from}, [{slot}, #8]",
+                "add {from}, {from}, {value}, lsl #2",
+                "77:",
+                "sub {n}, {n}, #1",
+                "ldr {item:w}, [{from}, {n}, lsl #2]",
+                // Ours alone: whether it is written matters only if the section commits.
+                "str {item:w}, [{items}, {n}, lsl #2]",
+                "cbnz {n}, 77b",
+                "str {value}, [{slot}]"
+            ],
+            items = in(reg) $items,
+            n = inout(reg) $n => _,
+            from = out(reg) _,
+            item = out(reg) _,
+        )
+    };
+}
+
+/// Pushes the `$n` items, at least one, at `$items` onto the slot's stack, if there is room for all of them.
+macro_rules! push_many {
+    ($area:expr, $mode:expr, $items:expr, $n:expr) => {
+        section!(
+            $area,
+            $mode,
+            [
+                "ldr {item}, [{slot}]",
+                "ldr {to}, [{slot}, #16]",
+                "add {value}, {item}, {n}",
+                "cmp {value}, {to}",
+                "b.hi {failed}",
+                "ldr {to}, [{slot}, #8]",
+                "add {to}, {to}, {item}, lsl #2",
+                "77:",
+                "sub {n}, {n}, #1",
+                "ldr {item:w}, [{items}, {n}, lsl #2]",
+                // Above the top: nobody's before the section commits.
+                "str {item:w}, [{to}, {n}, lsl #2]",
+                "cbnz {n}, 77b",
+                "str {value}, [{slot}]"
+            ],
+            items = in(reg) $items,
+            n = inout(reg) $n => _,
+            to = out(reg) _,
+            item = out(reg) _,
+        )
+    };
+}
+pub(super) use {add, pop, pop_many, push, push_many, put, section, take};

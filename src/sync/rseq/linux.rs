@@ -11,6 +11,7 @@ use super::{GIVE_UP, Kind, ONE};
 use arch::{SIGNATURE, section};
 use rustix::thread::{MembarrierCommand, membarrier, membarrier_query};
 use std::arch::asm;
+use std::mem::MaybeUninit;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicIsize, AtomicU64, Ordering::Relaxed};
 
@@ -120,7 +121,7 @@ fn stays_loaded() -> bool {
     if unsafe { libc::dl_iterate_phdr(Some(is_main), here) } == 1 {
         return true;
     }
-    let mut found = std::mem::MaybeUninit::<libc::Dl_info>::zeroed();
+    let mut found = MaybeUninit::<libc::Dl_info>::zeroed();
     // SAFETY: `found` may be all zeros, and is filled if the result is not 0. The name is that of an object
     // that is loaded, so that nothing is run; it is marked as one to keep.
     unsafe {
@@ -342,6 +343,62 @@ pub(crate) unsafe fn push(mode: *const AtomicU64, item: u32, _: impl FnOnce(u64,
     true
 }
 
+/// Pops the last items of this CPU's stack into `items`, the very last one to its end, if there are as many;
+/// otherwise as [`pop`]. All or nothing: if it fails, the stack is as it was, and `items` holds anything.
+///
+/// # Costs
+///
+/// Four instructions per item, and all of them in vain if the section is aborted, which happens the more
+/// often the longer it is. Many items are better moved some 64 at a time.
+///
+/// # Safety
+///
+/// 1. As there.
+/// 2. `items` is not empty.
+#[inline(always)]
+pub(crate) unsafe fn pop_many(
+    mode: *const AtomicU64,
+    items: &mut [MaybeUninit<u32>],
+    _: impl FnOnce(u64, u32, &mut [MaybeUninit<u32>]) -> bool,
+) -> Option<&mut [u32]> {
+    /// # Safety
+    ///
+    /// As outside; and `items` is valid for writing `n` of them.
+    #[inline(always)]
+    unsafe fn pop_into(mode: *const AtomicU64, items: *mut u32, n: u64) -> bool {
+        // SAFETY: as in `pop`; the loop ends, since there is an item.
+        unsafe { arch::pop_many!(OFFSET.load(Relaxed), mode, items, n) };
+        true
+    }
+
+    debug_assert!(!items.is_empty(), "a loop that counts down from there would not end");
+    let items = std::ptr::from_mut(items) as *mut [u32];
+    // SAFETY: handed on; the items are ours, and have all been written if it says so.
+    unsafe { pop_into(mode, items.cast(), items.len() as u64).then(|| &mut *items) }
+}
+
+/// Pushes `items` onto this CPU's stack, the first one first, if there is room for all of them; otherwise as
+/// [`push`]. All or nothing.
+///
+/// # Costs
+///
+/// As [`pop_many`].
+///
+/// # Safety
+///
+/// As there.
+#[inline(always)]
+pub(crate) unsafe fn push_many(
+    mode: *const AtomicU64,
+    items: &[u32],
+    _: impl FnOnce(u64, u32) -> bool,
+) -> bool {
+    debug_assert!(!items.is_empty(), "as in `pop_many`");
+    // SAFETY: as in `pop`; the loop ends, since there is an item.
+    unsafe { arch::push_many!(OFFSET.load(Relaxed), mode, items.as_ptr(), items.len() as u64) };
+    true
+}
+
 /// Restarts every section of this process that is under way, and orders everything that threads did before
 /// against everything after. What the caller stored before is seen by every section that begins, or begins
 /// again, afterwards. Returns whether it could: a filter installed after [`kind`] was asked may forbid it.
@@ -350,6 +407,9 @@ pub(crate) fn fence() -> bool {
     membarrier(MembarrierCommand::PrivateExpeditedRseq).is_ok()
 }
 
+#[cfg(all(test, target_arch = "x86_64"))]
+#[path = "stack_tests.rs"]
+mod stack_tests;
 #[cfg(all(test, target_arch = "x86_64"))]
 #[path = "tests.rs"]
 mod tests;

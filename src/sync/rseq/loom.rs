@@ -13,6 +13,7 @@ use crate::sync::atomic::{
 use crate::sync::cpu;
 use loom::sync::Mutex;
 use std::cell::Cell;
+use std::mem::MaybeUninit;
 use std::sync::atomic::AtomicBool;
 
 loom::lazy_static! {
@@ -123,6 +124,36 @@ pub(crate) unsafe fn pop(mode: *const AtomicU64, body: impl FnOnce(u64, u32) -> 
 ///
 /// As [`section`].
 pub(crate) unsafe fn push(mode: *const AtomicU64, _: u32, body: impl FnOnce(u64, u32) -> bool) -> bool {
+    // SAFETY: handed on.
+    unsafe { take(mode, 0, body) }
+}
+
+/// `body`, which does plainly what the section does.
+///
+/// # Safety
+///
+/// As [`section`]; and `body` has written every item if it says that it did.
+pub(crate) unsafe fn pop_many(
+    mode: *const AtomicU64,
+    items: &mut [MaybeUninit<u32>],
+    body: impl FnOnce(u64, u32, &mut [MaybeUninit<u32>]) -> bool,
+) -> Option<&mut [u32]> {
+    // SAFETY: handed on.
+    let popped = unsafe { take(mode, 0, |mode, cpu| body(mode, cpu, items)) };
+    // SAFETY: if so, they are all written.
+    popped.then(|| unsafe { &mut *(std::ptr::from_mut(items) as *mut [u32]) })
+}
+
+/// `body`, which does plainly what the section does.
+///
+/// # Safety
+///
+/// As [`section`].
+pub(crate) unsafe fn push_many(
+    mode: *const AtomicU64,
+    _: &[u32],
+    body: impl FnOnce(u64, u32) -> bool,
+) -> bool {
     // SAFETY: handed on.
     unsafe { take(mode, 0, body) }
 }

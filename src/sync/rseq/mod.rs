@@ -25,7 +25,9 @@
 //! 1. Its descriptor and its abort address, preceded by the signature the kernel was told, stay in the
 //!    program for good: a library that contains them is kept from being unloaded, since `rseq_cs` may point
 //!    there long after.
-//! 2. It makes no call, touches no stack, and commits by its last instruction.
+//! 2. It makes no call, leaves the stack pointer alone, and commits by its last instruction. What it stores
+//!    before that means nothing until it commits: it goes to a buffer that the caller lends it, or above the
+//!    top of a slot's stack.
 //! 3. It reads the CPU number inside the section, and gives up if it is negative.
 //! 4. A slot is written by sections only, each on the slot's own CPU; whoever else wants to read it first
 //!    makes sections give up, by a word they all read, and then has the kernel restart those that may have

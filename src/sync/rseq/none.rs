@@ -2,6 +2,7 @@
 
 use super::Kind;
 use crate::sync::atomic::AtomicU64;
+use std::mem::MaybeUninit;
 
 /// There is nothing to arm.
 pub(crate) const ALWAYS_AN_AREA: bool = true;
@@ -71,6 +72,30 @@ pub(crate) unsafe fn pop(_: *const AtomicU64, _: impl FnOnce(u64, u32) -> Option
 /// None to keep.
 #[inline(always)]
 pub(crate) unsafe fn push(_: *const AtomicU64, _: u32, _: impl FnOnce(u64, u32) -> bool) -> bool {
+    false
+}
+
+/// Never pops.
+///
+/// # Safety
+///
+/// None to keep.
+#[inline(always)]
+pub(crate) unsafe fn pop_many(
+    _: *const AtomicU64,
+    _: &mut [MaybeUninit<u32>],
+    _: impl FnOnce(u64, u32, &mut [MaybeUninit<u32>]) -> bool,
+) -> Option<&mut [u32]> {
+    None
+}
+
+/// Never pushes.
+///
+/// # Safety
+///
+/// None to keep.
+#[inline(always)]
+pub(crate) unsafe fn push_many(_: *const AtomicU64, _: &[u32], _: impl FnOnce(u64, u32) -> bool) -> bool {
     false
 }
 

@@ -154,7 +154,7 @@ fn sections_lose_nothing_and_unprotected_ones_do() {
 }
 
 /// Whether something comes true within half a minute.
-fn eventually(mut what: impl FnMut() -> bool) -> bool {
+pub(super) fn eventually(mut what: impl FnMut() -> bool) -> bool {
     let end = Instant::now() + Duration::from_secs(30);
     while !what() {
         if Instant::now() > end {

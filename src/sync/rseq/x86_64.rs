@@ -222,4 +222,63 @@ macro_rules! push {
         )
     };
 }
-pub(super) use {add, pop, push, put, section, take};
+
+/// Pops the last `$n` items, at least one, of the slot's stack into `$items`, if there are as many.
+macro_rules! pop_many {
+    ($area:expr, $mode:expr, $items:expr, $n:expr) => {
+        section!(
+            $area,
+            $mode,
+            [
+                "mov {len}, qword ptr [{slot} + {cpu}]",
+                "sub {len}, {n}",
+                "jb {failed}",
+                "mov {from}, qword ptr [{slot} + {cpu} + 8]",
+                "lea {from}, [{from} + 4 * {len}]",
+                "77:",
+                "mov {item:e}, dword ptr [{from} + 4 * {n} - 4]",
+                // Ours alone: whether it is written matters only if the section commits.
+                "mov dword ptr [{items} + 4 * {n} - 4], {item:e}",
+                "dec {n}",
+                "jnz 77b",
+                "mov qword ptr [{slot} + {cpu}], {len}"
+            ],
+            items = in(reg) $items,
+            n = inout(reg) $n => _,
+            from = out(reg) _,
+            item = out(reg) _,
+            len = out(reg) _,
+        )
+    };
+}
+
+/// Pushes the `$n` items, at least one, at `$items` onto the slot's stack, if there is room for all of them.
+macro_rules! push_many {
+    ($area:expr, $mode:expr, $items:expr, $n:expr) => {
+        section!(
+            $area,
+            $mode,
+            [
+                "mov {item}, qword ptr [{slot} + {cpu}]",
+                "lea {len}, [{item} + {n}]",
+                "cmp {len}, qword ptr [{slot} + {cpu} + 16]",
+                "ja {failed}",
+                "mov {to}, qword ptr [{slot} + {cpu} + 8]",
+                "lea {to}, [{to} + 4 * {item}]",
+                "77:",
+                "mov {item:e}, dword ptr [{items} + 4 * {n} - 4]",
+                // Above the top: nobody's before the section commits.
+                "mov dword ptr [{to} + 4 * {n} - 4], {item:e}",
+                "dec {n}",
+                "jnz 77b",
+                "mov qword ptr [{slot} + {cpu}], {len}"
+            ],
+            items = in(reg) $items,
+            n = inout(reg) $n => _,
+            to = out(reg) _,
+            item = out(reg) _,
+            len = out(reg) _,
+        )
+    };
+}
+pub(super) use {add, pop, pop_many, push, push_many, put, section, take};
