@@ -1,6 +1,6 @@
 //! Arbitrary sequences of operations against plain models of what they mean.
 
-use ioctx::credits::{Credits, Tags};
+use ioctx::credits::Builder;
 use ioctx::refcount::{Gets, Moves, Never, PerCpuRef, Policy, Put, ReviveError};
 use ioctx::ring::{CompletionQueue, Event, Refused, Ring};
 use proptest::collection::vec;
@@ -18,7 +18,7 @@ proptest! {
     /// always right.
     #[test]
     fn credits(n in 0_u32..40, batch in 1_u32..12, steps in vec((0_u8..3, 0_u32..20, any::<prop::sample::Index>()), 0..200)) {
-        let credits = Credits::with_batch(n, batch);
+        let credits = Builder::new(n).batch(batch).credits().unwrap();
         let mut held = Vec::new();
         for (step, amount, which) in steps {
             let out: u32 = held.iter().map(ioctx::credits::Credit::len).sum();
@@ -46,7 +46,7 @@ proptest! {
     /// Tags are distinct, in range, and refused only if all are out.
     #[test]
     fn tags(n in 0_u32..40, batch in 1_u32..12, steps in vec((any::<bool>(), any::<prop::sample::Index>()), 0..200)) {
-        let tags = Tags::with_batch(n, batch);
+        let tags = Builder::new(n).batch(batch).tags().unwrap();
         let mut held = Vec::new();
         for (take, which) in steps {
             if take {

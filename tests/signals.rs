@@ -3,7 +3,7 @@
 
 use ioctx::aio::{Context, GetEventsError, Request};
 use ioctx::backend::Null;
-use ioctx::credits::{Credits, Tags};
+use ioctx::credits::Builder;
 use ioctx::refcount::{PerCpuRef, Put};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
@@ -109,7 +109,8 @@ fn credits_and_tags_are_exact_under_signals_and_migrations() {
     handle(libc::SIGUSR2);
     // Enough for everybody's two, so that no refusal is right; and too few, so that everybody sweeps.
     for n in [2 * USERS, USERS, 64] {
-        let (tags, credits) = (Tags::with_batch(n, 2), Credits::with_batch(n, 2));
+        let (tags, credits) =
+            (Builder::new(n).batch(2).tags().unwrap(), Builder::new(n).batch(2).credits().unwrap());
         let held: Vec<_> = (0..n).map(|_| AtomicBool::new(false)).collect();
         let (out, running) = (AtomicU32::new(0), AtomicBool::new(true));
         thread::scope(|scope| {

@@ -3,7 +3,7 @@
 
 use ioctx::aio::{Context, GetEventsError, Reason, Request};
 use ioctx::backend::{Null, Threads};
-use ioctx::credits::{Credits, Tags};
+use ioctx::credits::Builder;
 use ioctx::refcount::{PerCpuRef, Put};
 use ioctx::ring::{CompletionQueue, Event, Ring};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::*};
@@ -93,8 +93,8 @@ fn lanes_lose_double_and_tear_nothing() {
 
 #[test]
 fn credits_and_tags_are_conserved() {
-    let credits = Credits::with_batch(10, 2);
-    let tags = Tags::with_batch(10, 2);
+    let credits = Builder::new(10).batch(2).credits().unwrap();
+    let tags = Builder::new(10).batch(2).tags().unwrap();
     let out = AtomicU32::new(0);
     let held: Vec<AtomicBool> = (0..10).map(|_| AtomicBool::new(false)).collect();
     let (got, refused) = (AtomicU64::new(0), AtomicU64::new(0));
@@ -129,8 +129,8 @@ fn credits_and_tags_are_conserved() {
 #[test]
 fn a_refusal_is_never_wrong() {
     // Never more out than there are credits: no take may be refused, whatever lies in whose stock.
-    let credits = Credits::with_batch(cfg::THREADS as u32, 2);
-    let tags = Tags::with_batch(cfg::THREADS as u32, 2);
+    let credits = Builder::new(cfg::THREADS as u32).batch(2).credits().unwrap();
+    let tags = Builder::new(cfg::THREADS as u32).batch(2).tags().unwrap();
     thread::scope(|scope| {
         for _ in 0..cfg::THREADS {
             scope.spawn(|| {

@@ -2,7 +2,7 @@
 
 use super::completion::result;
 use super::{Event, Request};
-use crate::credits::Tags;
+use crate::credits::{Builder, Tags};
 use crate::percpu::CachePadded;
 use crate::refcount::{PerCpuRef, Put};
 use crate::ring::{self, CompletionQueue};
@@ -76,7 +76,7 @@ impl Shared {
         Self {
             reqs: CachePadded::new(PerCpuRef::new()),
             // A context is often full, and then stocks are opened and closed all the time: cheaper without sections.
-            tags: Tags::portable(capacity),
+            tags: Builder::new(capacity).portable().tags().expect("a context's capacity is below the most"),
             queue: CompletionQueue::with_lanes(capacity, lanes),
             wait: EventCount::new(),
             finished: Arc::new(Gate::new()),

@@ -1,53 +1,26 @@
 //! The machinery that counts and tags share: a pool, a stock per CPU, and the moves between them.
 
 use super::Exhausted;
-use crate::cpu;
+use super::builder::{Builder, Policy};
+use super::waiters::Waiters;
+use super::word::{CLOSED, MOVER, MOVERS, SWEEPING, WAITERS, count, units};
 use crate::percpu::{CachePadded, PerCpu};
-use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use crate::sync::hint::Backoff;
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use crate::sync::mo;
 use crate::sync::rseq::{self, GIVE_UP};
-use crate::sync::time::{Duration, micros};
-use crate::sync::{MODELLED, hint, mo, section_fence, thread};
+use crate::sync::time::micros;
+use std::fmt;
 use std::ptr::with_exposed_provenance;
-
-/// The most units one allocator can have.
-pub(super) const MAX: u32 = (1 << 30) - 1;
-
-/// Every stock is closed and empty: what is not in the pool is handed out.
-const CLOSED: u64 = 1 << 0;
-/// Somebody closes the stocks, or opens them.
-const SWEEPING: u64 = 1 << 1;
-/// One who moves units between the pool and a stock, so that they are in neither.
-const MOVER: u64 = 1 << 2;
-const MOVERS: u64 = (1 << 16) - MOVER;
-/// One unit in the pool.
-const ONE: u64 = 1 << 16;
-
-/// How many units a pool's word says there are.
-fn count(word: u64) -> i64 {
-    word as i64 >> ONE.trailing_zeros()
-}
-
-fn units(n: u32) -> u64 {
-    u64::from(n) * ONE
-}
 
 /// With [`GIVE_UP`] in a mode word: stocks are changed by locked instructions.
 const OPEN: u64 = 1 << 1;
 /// Stocks are aligned to 128 bytes.
 const ADDRESS: u64 = !127;
-/// Stocks that were closed stay so for at least so many microseconds: opening and closing them for every few units
-/// would cost more than doing without. Twice as long each time if they have to be closed again soon after.
-const COOL: u64 = if MODELLED { 0 } else { 100 };
-/// But not longer.
-const COOLEST: u64 = 1_638_400;
-/// Soon is within so many times as long as they were closed.
-const SOON: u64 = 32;
 
 /// Free units kept on one CPU.
 pub(super) trait Stock: Sized {
     /// Which units are in the pool, if that is not just a number.
-    type Ids;
+    type Ids: fmt::Debug;
 
     /// Moves up to `n` units, which were taken from the number of those in the pool, into this CPU's stock. Returns
     /// how many.
@@ -81,70 +54,94 @@ pub(super) enum Way<'a> {
 #[derive(Debug)]
 pub(super) struct Allocator<S: Stock> {
     /// How stocks are changed, as sections know it: they give up if `GIVE_UP` is set.
-    mode: AtomicU64,
-    stocks: PerCpu<S>,
+    pub(super) mode: AtomicU64,
+    /// How many units there are in all, handed out or not.
+    total: AtomicU32,
+    /// How many are moved at a time. Relaxed: any is right.
+    batch: AtomicU32,
+    pub(super) stocks: PerCpu<S>,
     pub(super) ids: S::Ids,
-    total: u32,
-    pub(super) batch: u32,
-    /// Closed stocks are opened when so many units are in the pool.
-    enough: u32,
-    portable: bool,
+    built: Builder,
+    pub(super) portable: bool,
     /// Written once per batch, and by every operation while the stocks are closed.
-    pool: CachePadded<Pool>,
+    pub(super) pool: CachePadded<Pool>,
+    pub(super) waiters: CachePadded<Waiters>,
 }
 
 #[derive(Debug)]
-struct Pool {
-    word: AtomicU64,
+pub(super) struct Pool {
+    /// See [`word`](super::word).
+    pub(super) word: AtomicU64,
     /// When the stocks were last closed or opened, in microseconds.
-    changed: AtomicU64,
+    pub(super) changed: AtomicU64,
     /// How long they stay closed.
-    cool: AtomicU64,
-}
-
-/// `max(1, n / (4 * cpus))`: all stocks together hold at most about half of the units. But not more than is moved
-/// quickly.
-pub(super) fn default_batch(total: u32) -> u32 {
-    (total / cpu::possible().saturating_mul(4)).clamp(1, 256)
+    pub(super) cool: AtomicU64,
 }
 
 impl<S: Stock> Allocator<S> {
-    /// All `total` units free, moved `batch` at a time.
-    pub(super) fn new(total: u32, batch: u32, portable: bool, ids: S::Ids, stock: impl Fn(u32) -> S) -> Self {
-        assert!(total <= MAX, "less than 2^30 credits, {total} asked for");
-        let batch = batch.clamp(1, total.max(1));
-        let stocks = PerCpu::new(|_| stock(2 * batch));
-        let portable = matches!(rseq::kind(), rseq::Kind::Portable(_)) || portable;
+    /// All units free.
+    pub(super) fn new(built: Builder, ids: S::Ids, stock: impl Fn() -> S) -> Self {
+        let stocks = PerCpu::new(|_| stock());
+        let portable = matches!(rseq::kind(), rseq::Kind::Portable(_)) || built.portable;
+        let total = built.capacity(built.total);
         let this = Self {
             mode: AtomicU64::new(0),
+            total: AtomicU32::new(total),
+            batch: AtomicU32::new(built.batch_of(total)),
             stocks,
             ids,
-            total,
-            batch,
-            // Without sections, closing and opening costs an instruction per CPU: not worth putting off.
-            enough: if portable { 1 } else { batch.saturating_mul(cpu::possible()).min((total / 2).max(1)) },
             portable,
             pool: CachePadded::new(Pool {
                 word: AtomicU64::new(units(total)),
                 changed: AtomicU64::new(micros()),
-                cool: AtomicU64::new(COOL),
+                cool: AtomicU64::new(0),
             }),
+            waiters: CachePadded::new(Waiters::default()),
+            built,
         };
         // Relaxed: nobody else knows it yet.
         this.mode.store(this.open_mode(), Relaxed);
         this
     }
 
-    fn closed_mode(&self) -> u64 {
+    pub(super) fn closed_mode(&self) -> u64 {
         self.stocks.first().expose_provenance() as u64 | GIVE_UP
     }
 
-    fn open_mode(&self) -> u64 {
+    pub(super) fn open_mode(&self) -> u64 {
         if self.portable { self.closed_mode() | OPEN } else { self.closed_mode() & !GIVE_UP }
     }
 
+    #[inline(always)]
     pub(super) fn total(&self) -> u32 {
-        self.total
+        // Relaxed: whoever resizes tells those who have to know.
+        self.total.load(Relaxed)
+    }
+
+    #[inline(always)]
+    pub(super) fn batch(&self) -> u32 {
+        // Relaxed: any is right.
+        self.batch.load(Relaxed)
+    }
+
+    /// Whether who waits comes before who does not.
+    pub(super) fn fair(&self) -> bool {
+        self.built.fair
+    }
+
+    /// How many units there are if `n` are asked for.
+    pub(super) fn capacity(&self, n: u32) -> u32 {
+        self.built.capacity(n)
+    }
+
+    /// Writes down that there are `n` units, or what the policy makes of it; returns how many there were and are.
+    /// One at a time.
+    pub(super) fn set_total(&self, n: u32) -> (u32, u32) {
+        let total = self.built.capacity(n);
+        // Relaxed, both: one at a time.
+        let before = self.total.swap(total, Relaxed);
+        self.batch.store(self.built.batch_of(total), Relaxed);
+        (before, total)
     }
 
     /// The mode word, if sections may be begun with it.
@@ -202,11 +199,20 @@ impl<S: Stock> Allocator<S> {
         crate::sync::cpu::quick().map(|cpu| unsafe { Self::stock(mode, cpu) })
     }
 
-    /// Takes `want` units, which this CPU's stock did not have, from the number of those in the pool. If there are
-    /// more, the stock is refilled.
+    /// Takes `most` units, which this CPU's stock did not have, from the number of those in the pool; if there are
+    /// fewer anywhere, but `least`, all of them. Returns how many. If the pool has more, the stock is refilled.
     #[cold]
-    pub(super) fn take_from_pool(&self, want: u32) -> Result<(), Exhausted> {
-        if want > self.total {
+    pub(super) fn take_from_pool(&self, least: u32, most: u32) -> Result<u32, Exhausted> {
+        self.take_if(least, most, self.built.policy == Policy::Exact)
+    }
+
+    /// [`take_from_pool`](Self::take_from_pool), for all there are.
+    pub(super) fn drain(&self) -> u32 {
+        self.take_if(1, u32::MAX, true).unwrap_or(0)
+    }
+
+    fn take_if(&self, least: u32, most: u32, exact: bool) -> Result<u32, Exhausted> {
+        if least > self.total() {
             return Err(Exhausted);
         }
         // Acquire: pairs with the opening of the stocks, which a section may have seen: the next word is not an older
@@ -215,21 +221,32 @@ impl<S: Stock> Allocator<S> {
         // Relaxed: read again by the exchange; and what is refused takes nothing, from a word that says both that
         // the stocks are empty and how much there is.
         let mut word = self.pool.word.load(Relaxed);
+        let mut swept = false;
         loop {
-            let left = count(word) - i64::from(want);
-            if left < 0 {
-                if word & CLOSED != 0 {
-                    return Err(Exhausted);
-                }
-                if self.sweep().is_some_and(|free| free < want.into()) {
-                    return Err(Exhausted);
+            let (free, closed) = (count(word), word & CLOSED != 0);
+            // Who waits comes first; and the old way is not to look any further.
+            if self.fair() && word & WAITERS != 0 || !closed && !exact && free < self.batch().into() {
+                return Err(Exhausted);
+            }
+            let n = if free >= most.into() {
+                most
+            } else if (swept || closed || !exact) && free >= least.into() {
+                free as u32
+            } else if closed || !exact {
+                return Err(Exhausted);
+            } else {
+                match self.sweep(0) {
+                    Some(free) if free < least.into() => return Err(Exhausted),
+                    Some(free) => swept |= free < most.into(),
+                    None => {}
                 }
                 word = self.pool.word.load(Relaxed);
                 continue;
-            }
+            };
             let moves = word & (CLOSED | SWEEPING) == 0 && word & MOVERS != MOVERS;
-            let extra = if moves { left.min(self.batch.into()) as u32 } else { 0 };
-            let next = word - units(want) - units(extra) + if extra > 0 { MOVER } else { 0 };
+            let batch = if exact { self.batch() } else { self.batch().saturating_sub(n) };
+            let extra = if moves { (free - i64::from(n)).min(batch.into()) as u32 } else { 0 };
+            let next = word - units(n) - units(extra) + if extra > 0 { MOVER } else { 0 };
             // Acquire: pairs with every addition: what the former holders did, and which units there are. Relaxed:
             // tried again.
             match self.pool.word.compare_exchange_weak(word, next, mo!("credits.pool.take", Acquire), Relaxed)
@@ -237,11 +254,11 @@ impl<S: Stock> Allocator<S> {
                 Ok(_) if extra > 0 => {
                     let left = extra - S::fill(self, extra);
                     self.add(units(left).wrapping_sub(MOVER));
-                    return Ok(());
+                    return Ok(n);
                 }
                 Ok(_) => {
                     self.reopen(next);
-                    return Ok(());
+                    return Ok(n);
                 }
                 Err(now) => word = now,
             }
@@ -257,16 +274,32 @@ impl<S: Stock> Allocator<S> {
         }
         let mut change = units(n);
         if self.begin_move() {
-            change = change.wrapping_add(units(S::spill(self, self.batch))).wrapping_sub(MOVER);
+            change = change.wrapping_add(units(S::spill(self, self.batch()))).wrapping_sub(MOVER);
         }
-        let word = self.add(change);
-        self.reopen(word);
+        self.settle(self.add(change));
+    }
+
+    /// Puts `n` units to the number of those in the pool.
+    pub(super) fn grow(&self, n: u32) {
+        self.settle(self.add(units(n)));
+    }
+
+    /// What there is to do about `word`, which the pool's was when units had come to it.
+    pub(super) fn settle(&self, word: u64) {
+        if word & WAITERS != 0 {
+            self.serve();
+        } else {
+            self.reopen(word);
+        }
     }
 
     /// Puts `n` units to a pool whose stocks are closed, and opens them, in as few accesses as can be.
     fn put_and_open(&self, n: u32) -> bool {
-        let put =
-            |word| (word & (CLOSED | SWEEPING) == CLOSED).then_some((word ^ (CLOSED | SWEEPING)) + units(n));
+        let put = |word: u64| {
+            let idle = word & (CLOSED | SWEEPING | WAITERS) == CLOSED;
+            let next = word.wrapping_add(units(n));
+            (idle && count(next) > 0).then_some(next ^ (CLOSED | SWEEPING))
+        };
         // Release: as in `add`. Acquire: as in `reopen_slow`. Relaxed: the stocks are open, or somebody is at it.
         let begun = self.pool.word.fetch_update(mo!("credits.pool.put", AcqRel), Relaxed, put).is_ok();
         if begun {
@@ -284,129 +317,9 @@ impl<S: Stock> Allocator<S> {
     }
 
     /// Changes the pool's word, and returns what it is then.
-    fn add(&self, change: u64) -> u64 {
+    pub(super) fn add(&self, change: u64) -> u64 {
         // Release: pairs with whoever takes the units, and with a sweeper who waits for the move.
         self.pool.word.fetch_add(change, mo!("credits.pool.add", Release)).wrapping_add(change)
-    }
-
-    /// Closes every stock and brings what is in them to the pool, so that its word tells the truth. Returns how many
-    /// units were free then, or `None` if somebody else has found out. Waits for whoever is doing that already, and
-    /// for those who are in the middle of a move.
-    #[cold]
-    fn sweep(&self) -> Option<i64> {
-        let (mut backoff, mut yields) = (Backoff::default(), 0);
-        let mut wait = || {
-            if backoff.wait() {
-                return;
-            }
-            hint::contended();
-            yields += 1;
-            // Sleeping takes longer than a sweep; but whoever sweeps may be of a lesser class, and must run.
-            match yields {
-                ..100 => thread::yield_now(),
-                _ => thread::sleep(Duration::from_micros(50)),
-            }
-        };
-        // Relaxed: read again by the exchange.
-        let mut word = self.pool.word.load(Relaxed);
-        loop {
-            if word & CLOSED != 0 {
-                return None;
-            }
-            if word & SWEEPING != 0 {
-                while word & SWEEPING != 0 {
-                    wait();
-                    word = self.pool.word.load(Relaxed);
-                }
-                return None;
-            }
-            // Acquire: pairs with the end of the last opening. Relaxed: tried again.
-            let next = word | SWEEPING;
-            match self.pool.word.compare_exchange_weak(
-                word,
-                next,
-                mo!("credits.pool.sweep", Acquire),
-                Relaxed,
-            ) {
-                Ok(_) => break,
-                Err(now) => word = now,
-            }
-        }
-        // The fence orders it before every section that begins, or begins again, after it; locked instructions find
-        // each stock closed. Release: pairs with whoever is going to refuse.
-        self.mode.store(self.closed_mode(), mo!("credits.mode.close", Release));
-        if !self.portable {
-            // SeqCst, for every thread of the process: pairs with every section.
-            let fenced = section_fence!("credits.mode.fence", SeqCst);
-            if !fenced {
-                // Relaxed: nothing was changed.
-                self.mode.store(self.open_mode(), Relaxed);
-                self.add(0_u64.wrapping_sub(SWEEPING));
-                panic!("membarrier was granted to this process and is now refused");
-            }
-        }
-        let brought: u32 = self.stocks.iter().map(|stock| stock.close(&self.ids)).sum();
-        // Acquire: pairs with the addition that ends a move.
-        while self.pool.word.load(mo!("credits.pool.movers", Acquire)) & MOVERS != 0 {
-            wait();
-        }
-        if self.portable {
-            // All stocks are closed and empty: this is the moment of truth.
-            let free = count(self.add(units(brought)));
-            if free > 0 {
-                // Worth keeping open: closing them again costs little.
-                self.open_stocks();
-            } else {
-                self.add(CLOSED.wrapping_sub(SWEEPING));
-            }
-            return Some(free);
-        }
-        // Relaxed, all of them: hints, which whoever closes or opens writes, one after the other.
-        let (now, cool) = (micros(), self.pool.cool.load(Relaxed));
-        let soon = now.saturating_sub(self.pool.changed.load(Relaxed)) < SOON * cool;
-        self.pool.cool.store(if soon { (2 * cool).min(COOLEST) } else { COOL }, Relaxed);
-        self.pool.changed.store(now, Relaxed);
-        Some(count(self.add(units(brought).wrapping_add(CLOSED).wrapping_sub(SWEEPING))))
-    }
-
-    /// Opens closed stocks, if `word`, which the pool's just was, has enough for them and they were closed for
-    /// long enough.
-    #[inline]
-    fn reopen(&self, word: u64) {
-        if word & (CLOSED | SWEEPING) == CLOSED && count(word) >= self.enough.into() {
-            self.reopen_slow();
-        }
-    }
-
-    #[cold]
-    fn reopen_slow(&self) {
-        // Relaxed: hints.
-        if !self.portable
-            && micros().saturating_sub(self.pool.changed.load(Relaxed)) < self.pool.cool.load(Relaxed)
-        {
-            return;
-        }
-        let begin = |word| {
-            (word & (CLOSED | SWEEPING) == CLOSED && count(word) >= self.enough.into())
-                .then_some(word ^ (CLOSED | SWEEPING))
-        };
-        // Acquire: pairs with the end of the sweep. Relaxed: somebody else did it, or the units are gone.
-        if self.pool.word.fetch_update(mo!("credits.pool.open", Acquire), Relaxed, begin).is_err() {
-            return;
-        }
-        self.open_stocks();
-    }
-
-    /// Opens the stocks, for whoever has set `SWEEPING`.
-    fn open_stocks(&self) {
-        self.stocks.iter().for_each(S::open);
-        if !self.portable {
-            // Relaxed: a hint.
-            self.pool.changed.store(micros(), Relaxed);
-        }
-        // Release: pairs with every section: the stocks are empty, and the pool's word does not say closed.
-        self.mode.store(self.open_mode(), mo!("credits.mode.open", Release));
-        self.add(0_u64.wrapping_sub(SWEEPING));
     }
 
     /// Whether the last one who asked found nothing, and nothing has come back since.
@@ -421,7 +334,7 @@ impl<S: Stock> Allocator<S> {
     pub(super) fn free(&self) -> u32 {
         // Relaxed: a number to report.
         let word = self.pool.word.load(Relaxed);
-        let in_stocks = if word & CLOSED != 0 { 0 } else { self.stocks.iter().map(S::len).sum() };
-        (count(word) as u32 + in_stocks).min(self.total)
+        let in_stocks = if word & CLOSED != 0 { 0_u32 } else { self.stocks.iter().map(S::len).sum() };
+        (count(word) + i64::from(in_stocks)).clamp(0, self.total().into()) as u32
     }
 }

@@ -14,13 +14,13 @@ pub(super) struct Bitmap {
 }
 
 impl Bitmap {
-    /// `0..n`.
-    pub(super) fn full(n: u32) -> Self {
-        let word = |first: u32| match n - first {
+    /// `0..n`, with room for `0..bound`.
+    pub(super) fn full(n: u32, bound: u32) -> Self {
+        let word = |first: u32| match n.saturating_sub(first) {
             64.. => u64::MAX,
             some => (1 << some) - 1,
         };
-        let words = (0..n).step_by(64).map(|first| AtomicU64::new(word(first))).collect();
+        let words = (0..bound).step_by(64).map(|first| AtomicU64::new(word(first))).collect();
         Self { words, last: AtomicU32::new(0) }
     }
 
@@ -51,11 +51,6 @@ impl Bitmap {
                 wanted &= wanted - 1;
             }
         }
-    }
-
-    /// Puts `tag` in.
-    pub(super) fn put(&self, tag: u32) {
-        self.put_bits(tag as usize / 64, 1 << (tag % 64));
     }
 
     /// Puts `tags` in, those of one word together, as far as a few words can be kept in mind.
@@ -114,7 +109,7 @@ mod tests {
     #[test]
     fn what_goes_in_comes_out() {
         for n in [1, 63, 64, 65, 200] {
-            let map = Bitmap::full(n);
+            let map = Bitmap::full(n, n + 70);
             let mut all = Vec::new();
             map.take(n, |tag| all.push(tag));
             all.sort_unstable();
@@ -123,6 +118,6 @@ mod tests {
             map.take(n.min(2), |tag| all.push(tag));
             assert_eq!(all.len() as u32, n + n.min(2));
         }
-        Bitmap::full(0).take(0, |_| unreachable!());
+        Bitmap::full(0, 0).take(0, |_| unreachable!());
     }
 }

@@ -1,22 +1,29 @@
 //! [`Credits`]: how many.
 
 use super::Exhausted;
-use super::allocator::{Allocator, Stock, Way, default_batch};
+use super::allocator::{Allocator, Stock, Way};
+use super::builder::{Builder, MAX, TooMany};
+use super::waiters::{WaitError, Waiting};
+use super::word::{self, count, units};
 use crate::percpu::CachePadded;
 use crate::sync::atomic::{AtomicU64, Ordering::Relaxed, store_over};
+use crate::sync::time::Instant;
 use crate::sync::{MODELLED, mo, rseq};
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 /// `n` interchangeable units, taken and put back by any thread, without a shared counter.
 ///
 /// Wait-free while the CPU's own stock serves: one plain store on this CPU's own line, or one locked instruction
 /// where the system has no restartable sequences (see [`cpu::kind`](crate::cpu::kind)). Lock-free when a batch
-/// must be moved, and blocking when the pool has run out (see the [module](super)). It does not wait for
-/// units: a take that cannot be served is refused.
+/// must be moved, and blocking when the pool has run out (see the [module](super)). The `try_` forms do not wait for
+/// units; [`take`](Self::take), [`take_until`](Self::take_until) and [`take_async`](Self::take_async) do.
 ///
 /// # Costs
 ///
-/// 128 bytes per possible CPU, and two lines for the pool. Not worth it for a resource that one thread uses, or
-/// where units are so few that every take moves one (`n` below four per CPU).
+/// 128 bytes per possible CPU, and four lines for the pool and those who wait. Not worth it for a resource that one
+/// thread uses, or where units are so few that every take moves one (`n` below four per CPU).
 ///
 /// # Examples
 ///
@@ -25,47 +32,44 @@ use crate::sync::{MODELLED, mo, rseq};
 /// let credits = Credits::new(8);
 /// let most = credits.try_take(6)?;
 /// assert_eq!(credits.try_take(3).unwrap_err(), Exhausted);
+/// assert_eq!(credits.try_take_up_to(3)?.len(), 2);
 /// drop(most);
 /// assert_eq!(credits.try_take(8)?.len(), 8);
 /// # Ok::<(), Exhausted>(())
+/// ```
+///
+/// Units end exactly once: a credit cannot be copied, and putting it back consumes it.
+///
+/// ```compile_fail,E0382
+/// let credits = ioctx::credits::Credits::new(8);
+/// let one = credits.try_take(1).unwrap();
+/// one.put();
+/// one.put();
 /// ```
 #[derive(Debug)]
 pub struct Credits(Allocator<Count>);
 
 impl Credits {
-    /// `n` units (fewer than 2³⁰), moved in batches of `max(1, n / (4 * possible CPUs))`.
+    /// `n` units, shared out as [`Builder::new`] does.
     ///
     /// # Panics
     ///
-    /// If `n` is 2³⁰ or more.
+    /// If `n` is more than [`MAX`]; [`Builder::credits`] returns an error instead.
     pub fn new(n: u32) -> Self {
-        Self::with_batch(n, default_batch(n))
+        Builder::new(n).credits().unwrap_or_else(|error| panic!("{n} credits: {error}"))
     }
 
-    /// As [`new`](Self::new), moved `batch` (at least 1) at a time.
-    ///
-    /// # Panics
-    ///
-    /// If `n` is 2³⁰ or more.
-    pub fn with_batch(n: u32, batch: u32) -> Self {
-        Self(Allocator::new(n, batch, false, (), |_| Count::default()))
-    }
-
-    /// As [`new`](Self::new), without restartable sequences even where the system has them.
-    ///
-    /// # Panics
-    ///
-    /// If `n` is 2³⁰ or more.
-    pub fn portable(n: u32) -> Self {
-        Self(Allocator::new(n, default_batch(n), true, (), |_| Count::default()))
+    pub(super) fn build(builder: Builder) -> Self {
+        Self(Allocator::new(builder, (), Count::default))
     }
 
     /// Takes `n` units, or none.
     ///
     /// # Errors
     ///
-    /// [`Exhausted`]: at one moment during the call fewer than `n` were free, not counting what a put that
-    /// has not returned yet brings.
+    /// [`Exhausted`]: at one moment during the call fewer than `n` were free, not counting what a put, a resize or a
+    /// leaving waiter that has not returned yet brings, nor what is kept for those who wait. By
+    /// [`Policy::Aio2012`](super::Policy::Aio2012), perhaps earlier.
     ///
     /// # Panics
     ///
@@ -74,10 +78,141 @@ impl Credits {
     pub fn try_take(&self, n: u32) -> Result<Credit<'_>, Exhausted> {
         match self.0.way(n) {
             Way::Section(mode) if take_by_section(mode, n) => {}
-            Way::Refuse => return Err(Exhausted),
+            Way::Refuse if n > 0 => return Err(Exhausted),
             _ => self.take_slow(n)?,
         }
         Ok(Credit { credits: self, n })
+    }
+
+    /// Takes `n` units, or all that are free if they are fewer.
+    ///
+    /// # Errors
+    ///
+    /// [`Exhausted`]: none at all. As with [`try_take`](Self::try_take), at one moment; and if it takes fewer than
+    /// `n`, then because at one moment fewer were free. Asking for nothing is no error.
+    ///
+    /// # Panics
+    ///
+    /// As there.
+    #[inline]
+    pub fn try_take_up_to(&self, n: u32) -> Result<Credit<'_>, Exhausted> {
+        match self.0.way(1) {
+            Way::Section(mode) if take_by_section(mode, n) => Ok(Credit { credits: self, n }),
+            Way::Refuse if n > 0 => Err(Exhausted),
+            _ => self.up_to_slow(n).map(|n| Credit { credits: self, n }),
+        }
+    }
+
+    /// Takes `n` units as soon as so many are free; sleeps until then. Blocking.
+    ///
+    /// Units that come back go to whoever has waited longest, who is not passed by others that want less, nor by the
+    /// `try_` forms; unless the builder was told [`unfair`](Builder::unfair). While anybody waits, the stocks are
+    /// closed and every put looks after those who wait, under a lock: so a signal handler must not put into credits
+    /// that anybody waits for.
+    ///
+    /// # Errors
+    ///
+    /// [`WaitError::Never`]: there are fewer than `n`. (Who waits when a resize makes them fewer waits on, for the
+    /// next one.)
+    ///
+    /// # Panics
+    ///
+    /// As [`try_take`](Self::try_take).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ioctx::credits::{Credits, WaitError};
+    /// use std::time::{Duration, Instant};
+    /// let credits = Credits::new(2);
+    /// let all = credits.take(2)?;
+    /// let soon = Instant::now() + Duration::from_millis(1);
+    /// assert_eq!(credits.take_until(1, soon).unwrap_err(), WaitError::TimedOut);
+    /// std::thread::scope(|scope| {
+    ///     let waiting = scope.spawn(|| credits.take(1).map(|credit| credit.len()));
+    ///     all.put();
+    ///     assert_eq!(waiting.join().unwrap(), Ok(1));
+    /// });
+    /// assert_eq!(credits.take(3).unwrap_err(), WaitError::Never { total: 2 });
+    /// # Ok::<(), WaitError>(())
+    /// ```
+    pub fn take(&self, n: u32) -> Result<Credit<'_>, WaitError> {
+        self.take_by(n, None)
+    }
+
+    /// [`take`](Self::take), but not longer than until `deadline`.
+    ///
+    /// # Errors
+    ///
+    /// As there, or [`WaitError::TimedOut`].
+    ///
+    /// # Panics
+    ///
+    /// As there.
+    pub fn take_until(&self, n: u32, deadline: Instant) -> Result<Credit<'_>, WaitError> {
+        self.take_by(n, Some(deadline))
+    }
+
+    fn take_by(&self, n: u32, deadline: Option<Instant>) -> Result<Credit<'_>, WaitError> {
+        if let Ok(credit) = self.try_take(n) {
+            return Ok(credit);
+        }
+        self.0.wait(n, deadline)?;
+        Ok(Credit { credits: self, n })
+    }
+
+    /// [`take`](Self::take) as a future. It stands in line from when it is first polled until it is dropped.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use ioctx::credits::{Credits, WaitError};
+    /// async fn send(window: &Credits) -> Result<(), WaitError> {
+    ///     let room = window.take_async(1).await?;
+    ///     // Sends something, and waits for the answer.
+    ///     room.put();
+    ///     Ok(())
+    /// }
+    /// ```
+    pub fn take_async(&self, n: u32) -> Take<'_> {
+        Take { credits: self, n, waiting: None }
+    }
+
+    /// Takes all units that are free at one moment.
+    ///
+    /// # Panics
+    ///
+    /// As [`try_take`](Self::try_take).
+    pub fn drain(&self) -> Credit<'_> {
+        Credit { credits: self, n: self.0.drain() }
+    }
+
+    /// Makes it `n` units in all; returns how many there were. Blocks on other resizes and on those who begin to wait.
+    ///
+    /// If more are handed out, none can be taken until so many have come back that fewer than `n` are out. The batch
+    /// is chosen anew, unless the builder was told one.
+    ///
+    /// # Errors
+    ///
+    /// [`TooMany`]: more than [`MAX`], with the policy's surplus; nothing was changed.
+    ///
+    /// # Panics
+    ///
+    /// As [`try_take`](Self::try_take).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ioctx::credits::Credits;
+    /// let credits = Credits::new(4);
+    /// let three = credits.try_take(3).unwrap();
+    /// assert_eq!(credits.resize(2), Ok(4));
+    /// assert!(credits.try_take(1).is_err());
+    /// drop(three);
+    /// assert_eq!(credits.drain().len(), 2);
+    /// ```
+    pub fn resize(&self, n: u32) -> Result<u32, TooMany> {
+        self.0.resize(n)
     }
 
     /// How many units there are in all.
@@ -109,7 +244,16 @@ impl Credits {
         }
         match self.0.local() {
             Some(stock) if stock.take(n) => Ok(()),
-            _ => self.0.take_from_pool(n),
+            _ => self.0.take_from_pool(n, n).map(drop),
+        }
+    }
+
+    #[cold]
+    fn up_to_slow(&self, n: u32) -> Result<u32, Exhausted> {
+        if self.0.local().is_some_and(|stock| stock.take(n)) {
+            Ok(n)
+        } else {
+            self.0.take_from_pool(1.min(n), n)
         }
     }
 
@@ -124,7 +268,7 @@ impl Credits {
     fn put_slow(&self, n: u32) {
         // More than two batches would only be spilled again.
         match self.0.quick().filter(|_| room_for(&self.0, n).is_some()).and_then(|stock| stock.put(n)) {
-            Some(have) if have <= 2 * u64::from(self.0.batch) => {}
+            Some(have) if have <= 2 * u64::from(self.0.batch()) => {}
             Some(_) => self.0.put_to_pool(0),
             None => self.put_slower(n),
         }
@@ -136,7 +280,7 @@ impl Credits {
             return;
         }
         match self.0.local().filter(|_| room_for(&self.0, n).is_some()).and_then(|stock| stock.put(n)) {
-            Some(have) if have <= 2 * u64::from(self.0.batch) => {}
+            Some(have) if have <= 2 * u64::from(self.0.batch()) => {}
             Some(_) => self.0.put_to_pool(0),
             None => self.0.put_to_pool(n),
         }
@@ -146,7 +290,7 @@ impl Credits {
 /// How many units a stock may have at most, for `n` more to make no more than two batches.
 #[inline(always)]
 fn room_for(allocator: &Allocator<Count>, n: u32) -> Option<u64> {
-    (2 * u64::from(allocator.batch)).checked_sub(n.into())
+    (2 * u64::from(allocator.batch())).checked_sub(n.into())
 }
 
 /// Takes `n` units out of this CPU's stock, if it has as many.
@@ -195,6 +339,10 @@ impl Credit<'_> {
         self.n -= n;
         Self { credits: self.credits, n }
     }
+
+    /// Gives the units back, as dropping it does.
+    #[inline]
+    pub fn put(self) {}
 }
 
 impl Drop for Credit<'_> {
@@ -203,6 +351,30 @@ impl Drop for Credit<'_> {
         if self.n > 0 {
             self.credits.put(self.n);
         }
+    }
+}
+
+/// Units that are waited for. From [`Credits::take_async`].
+#[derive(Debug)]
+#[must_use = "it takes nothing unless polled"]
+pub struct Take<'a> {
+    credits: &'a Credits,
+    n: u32,
+    waiting: Option<Waiting<'a, Count>>,
+}
+
+impl<'a> Future for Take<'a> {
+    type Output = Result<Credit<'a>, WaitError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let (credits, n) = (self.credits, self.n);
+        if self.waiting.is_none()
+            && let Ok(credit) = credits.try_take(n)
+        {
+            return Poll::Ready(Ok(credit));
+        }
+        let waiting = self.waiting.get_or_insert_with(|| Waiting::new(&credits.0, n));
+        waiting.poll(context).map_ok(|()| Credit { credits, n })
     }
 }
 
@@ -245,6 +417,28 @@ impl Count {
     }
 }
 
+impl Allocator<Count> {
+    fn resize(&self, n: u32) -> Result<u32, TooMany> {
+        if self.capacity(n) > MAX {
+            return Err(TooMany { most: MAX });
+        }
+        // Nobody else resizes, or begins to wait.
+        let queue = self.queue();
+        let (before, total) = self.set_total(n);
+        let more = i64::from(total) - i64::from(before);
+        let mut now = self.add(units(more.unsigned_abs() as u32).wrapping_mul(more.signum() as u64));
+        while count(now) < 0 && now & word::CLOSED == 0 {
+            // What was taken away is still in stocks, or handed out: then nobody gets any.
+            self.sweep(0);
+            // Relaxed: this thread's own addition is in it.
+            now = self.pool.word.load(Relaxed);
+        }
+        drop(queue);
+        self.settle(now);
+        Ok(before)
+    }
+}
+
 impl Stock for Count {
     type Ids = ();
 
@@ -282,7 +476,7 @@ mod tests {
 
     #[test]
     fn all_can_be_out_and_no_more() {
-        let credits = Credits::with_batch(10, 2);
+        let credits = Builder::new(10).batch(2).credits().unwrap();
         let one = credits.try_take(1).unwrap();
         let mut rest = credits.try_take(9).unwrap();
         assert!(credits.try_take(1).is_err());

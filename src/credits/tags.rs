@@ -1,72 +1,79 @@
 //! [`Tags`]: which one.
 
 use super::Exhausted;
-use super::allocator::{Allocator, Stock, Way, default_batch};
+use super::allocator::{Allocator, Way};
 use super::bitmap::Bitmap;
-use crate::percpu::CachePadded;
-use crate::sync::atomic::{AtomicU64, Ordering::Relaxed, glance_u64, store_over};
-use crate::sync::cell::CellArray;
-use crate::sync::{MODELLED, hint, mo, rseq, thread};
+use super::builder::{Builder, TooMany};
+use super::stack::{Stack, pop_by_section, pop_many_by_section, push_all_by_section, push_by_section};
+use super::waiters::{WaitError, Waiting};
+use super::withdrawn::Withdrawn;
+use crate::sync::rseq;
+use crate::sync::time::Instant;
+use std::future::Future;
+use std::mem::{self, MaybeUninit};
+use std::ops::Deref;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 /// The integers `0..n`, each handed out to at most one holder at a time.
 ///
 /// A tag indexes a table: what it names belongs to its holder. Wait-free while the CPU's own stock serves: one
 /// plain store on this CPU's own line, or a locked instruction where the system has no restartable sequences (see
 /// [`cpu::kind`](crate::cpu::kind)). Lock-free when a batch must be moved, and blocking when all are out (see the
-/// [module](super)). Last in, first out per CPU, so that what a tag names is likely still in that CPU's cache.
+/// [module](super)). Last in, first out per CPU, so that what a tag names is likely still in that CPU's cache. To keep
+/// tags in numbers that can be told from older ones, see [`Handles`](super::Handles).
 ///
 /// # Costs
 ///
-/// 128 bytes per possible CPU, two lines for the pool, and less than 3 bytes per tag. Two loads to refuse while
-/// all are out.
+/// 128 bytes per possible CPU, four lines for the pool and those who wait, and less than 3 bytes per tag. Two loads
+/// to refuse while all are out.
 ///
 /// # Examples
 ///
 /// ```
 /// use ioctx::credits::Tags;
-/// let tags = Tags::new(2);
+/// let tags = Tags::new(4);
 /// let (a, b) = (tags.try_take()?, tags.try_take()?);
 /// assert_ne!(a.index(), b.index());
+/// let mut rest = tags.try_take_many(2)?;
 /// assert!(tags.try_take().is_err());
+/// rest.pop().unwrap().put();
+/// assert!(tags.try_take().is_ok());
 /// # Ok::<(), ioctx::credits::Exhausted>(())
 /// ```
 #[derive(Debug)]
-pub struct Tags(Allocator<Stack>);
+pub struct Tags {
+    free: Allocator<Stack>,
+    /// How many there can be.
+    bound: u32,
+    withdrawn: Withdrawn,
+}
 
 impl Tags {
-    /// The tags `0..n` (fewer than 2³⁰), moved in batches of `max(1, n / (4 * possible CPUs))`.
+    /// The tags `0..n`, shared out as [`Builder::new`] does.
     ///
     /// # Panics
     ///
-    /// If `n` is 2³⁰ or more.
+    /// If `n` is more than [`MAX`](super::MAX); [`Builder::tags`] returns an error instead.
     pub fn new(n: u32) -> Self {
-        Self::with_batch(n, default_batch(n))
+        Builder::new(n).tags().unwrap_or_else(|error| panic!("{n} tags: {error}"))
     }
 
-    /// As [`new`](Self::new), moved `batch` (at least 1) at a time.
-    ///
-    /// # Panics
-    ///
-    /// If `n` is 2³⁰ or more.
-    pub fn with_batch(n: u32, batch: u32) -> Self {
-        Self(Allocator::new(n, batch, false, Bitmap::full(n), Stack::new))
-    }
-
-    /// As [`new`](Self::new), without restartable sequences even where the system has them.
-    ///
-    /// # Panics
-    ///
-    /// If `n` is 2³⁰ or more.
-    pub fn portable(n: u32) -> Self {
-        Self(Allocator::new(n, default_batch(n), true, Bitmap::full(n), Stack::new))
+    pub(super) fn build(builder: Builder) -> Self {
+        let (total, bound) = (builder.capacity(builder.total), builder.bound());
+        let limit = 2 * builder.batch_of(bound);
+        Self {
+            free: Allocator::new(builder, Bitmap::full(total, bound), || Stack::new(limit)),
+            bound,
+            withdrawn: Withdrawn::new(total..bound),
+        }
     }
 
     /// Takes a tag.
     ///
     /// # Errors
     ///
-    /// [`Exhausted`]: at one moment during the call none was free, not counting one whose put has not
-    /// returned yet.
+    /// As [`Credits::try_take`](super::Credits::try_take).
     ///
     /// # Panics
     ///
@@ -76,9 +83,142 @@ impl Tags {
         self.take_raw().map(|index| Tag { tags: self, index })
     }
 
+    /// Takes `n` tags, or none.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_take`](Self::try_take).
+    ///
+    /// # Panics
+    ///
+    /// As there.
+    pub fn try_take_many(&self, n: u32) -> Result<Batch<'_>, Exhausted> {
+        self.batch(n, n)
+    }
+
+    /// Takes `n` tags, or all that are free if they are fewer.
+    ///
+    /// # Errors
+    ///
+    /// As [`Credits::try_take_up_to`](super::Credits::try_take_up_to).
+    ///
+    /// # Panics
+    ///
+    /// As [`try_take`](Self::try_take).
+    pub fn try_take_up_to(&self, n: u32) -> Result<Batch<'_>, Exhausted> {
+        self.batch(1.min(n), n.min(self.bound))
+    }
+
+    /// Takes all tags that are free at one moment.
+    ///
+    /// # Panics
+    ///
+    /// As [`try_take`](Self::try_take).
+    pub fn drain(&self) -> Batch<'_> {
+        let mut indices = Vec::new();
+        self.free.ids.take(self.free.drain(), |tag| indices.push(tag));
+        indices.retain(|tag| self.is_ours(*tag));
+        Batch { tags: self, indices }
+    }
+
+    /// Takes a tag as soon as one is free; sleeps until then. Blocking. See
+    /// [`Credits::take`](super::Credits::take), also for who is served first.
+    ///
+    /// # Errors
+    ///
+    /// [`WaitError::Never`]: there are none at all.
+    ///
+    /// # Panics
+    ///
+    /// As [`try_take`](Self::try_take).
+    pub fn take(&self) -> Result<Tag<'_>, WaitError> {
+        self.take_by(None)
+    }
+
+    /// [`take`](Self::take), but not longer than until `deadline`.
+    ///
+    /// # Errors
+    ///
+    /// As there, or [`WaitError::TimedOut`].
+    ///
+    /// # Panics
+    ///
+    /// As there.
+    pub fn take_until(&self, deadline: Instant) -> Result<Tag<'_>, WaitError> {
+        self.take_by(Some(deadline))
+    }
+
+    fn take_by(&self, deadline: Option<Instant>) -> Result<Tag<'_>, WaitError> {
+        if let Ok(tag) = self.try_take() {
+            return Ok(tag);
+        }
+        loop {
+            self.free.wait(1, deadline)?;
+            if let Some(index) = self.take_counted() {
+                return Ok(Tag { tags: self, index });
+            }
+        }
+    }
+
+    /// [`take`](Self::take) as a future. It stands in line from when it is first polled until it is dropped.
+    pub fn take_async(&self) -> TakeTag<'_> {
+        TakeTag { tags: self, waiting: None }
+    }
+
+    /// Makes them `0..n`; returns how many there were. Blocks on other resizes.
+    ///
+    /// If they become fewer, no tag from `n` on is handed out any more. Those that are stay with their holders; when
+    /// they come back they count as free until somebody would get one.
+    ///
+    /// # Errors
+    ///
+    /// [`TooMany`]: more than the builder was told, with the policy's surplus; nothing was changed.
+    ///
+    /// # Panics
+    ///
+    /// As [`try_take`](Self::try_take).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ioctx::credits::{Builder, TooMany};
+    /// let tags = Builder::new(2).most(4).tags()?;
+    /// let one = tags.try_take().unwrap();
+    /// assert_eq!(tags.resize(4), Ok(2));
+    /// assert_eq!(tags.drain().len(), 3);
+    /// assert_eq!(tags.resize(5), Err(TooMany { most: 4 }));
+    /// # Ok::<(), TooMany>(())
+    /// ```
+    pub fn resize(&self, n: u32) -> Result<u32, TooMany> {
+        if self.free.capacity(n) > self.bound {
+            return Err(TooMany { most: self.bound });
+        }
+        let mut withdrawn = self.withdrawn.lock();
+        let (before, total) = self.free.set_total(n);
+        let back: Vec<u32> = if total < before {
+            let mut free = Vec::new();
+            self.free.ids.take(self.free.drain(), |tag| free.push(tag));
+            free.retain(|tag| *tag < total || !withdrawn.insert(*tag));
+            free
+        } else {
+            (before..total).filter(|tag| withdrawn.remove(*tag)).collect()
+        };
+        self.free.ids.put_all(back.iter().copied());
+        // Without the lock: this may wake somebody, who may call back. Until it is done these are there, but do not
+        // count.
+        drop(withdrawn);
+        self.free.grow(back.len() as u32);
+        Ok(before)
+    }
+
     /// How many tags there are in all.
     pub fn total(&self) -> u32 {
-        self.0.total()
+        self.free.total()
+    }
+
+    /// How many tags there can be after a [`resize`](Self::resize).
+    pub(super) fn bound(&self) -> u32 {
+        self.bound
     }
 
     /// How many tags are free.
@@ -87,53 +227,119 @@ impl Tags {
     ///
     /// Exact only while nobody takes or puts.
     pub fn available(&self) -> u32 {
-        self.0.free()
+        self.free.free()
     }
 
     /// Whether the last one who asked found none, and none has come back since.
     #[inline]
     pub(crate) fn is_starved(&self) -> bool {
-        self.0.starved()
+        self.free.starved()
     }
 
     /// Takes a tag that does not give itself back.
     #[inline]
     pub(crate) fn take_raw(&self) -> Result<u32, Exhausted> {
-        match self.0.way(1) {
-            Way::Section(mode) => pop_by_section(mode).map_or_else(|| self.take_slow(), Ok),
-            Way::Slow => self.take_slow(),
+        match self.free.way(1) {
+            Way::Section(mode) => match pop_by_section(mode) {
+                Some(tag) if tag < self.total() => Ok(tag),
+                tag => self.take_slow(tag),
+            },
+            Way::Slow => self.take_slow(None),
             Way::Refuse => Err(Exhausted),
         }
     }
 
+    /// Takes a tag somehow, but not `taken` if it is not ours any more.
     #[inline(never)]
-    fn take_slow(&self) -> Result<u32, Exhausted> {
-        match self.0.quick().and_then(Stack::pop) {
-            Some(tag) => Ok(tag),
-            None => self.take_slower(),
+    fn take_slow(&self, taken: Option<u32>) -> Result<u32, Exhausted> {
+        let mut taken = taken.or_else(|| self.free.quick().and_then(Stack::pop));
+        loop {
+            match taken {
+                Some(tag) if self.is_ours(tag) => return Ok(tag),
+                _ => taken = Some(self.take_slower()?),
+            }
         }
     }
 
     #[cold]
     fn take_slower(&self) -> Result<u32, Exhausted> {
         if rseq::rejoin()
-            && let Some(tag) = self.0.mode().and_then(pop_by_section)
+            && let Some(tag) = self.free.mode().and_then(pop_by_section)
         {
             return Ok(tag);
         }
-        if let Some(tag) = self.0.local().and_then(Stack::pop) {
+        if let Some(tag) = self.free.local().and_then(Stack::pop) {
             return Ok(tag);
         }
-        self.0.take_from_pool(1)?;
+        self.free.take_from_pool(1, 1)?;
         let mut taken = 0;
-        self.0.ids.take(1, |tag| taken = tag);
+        self.free.ids.take(1, |tag| taken = tag);
         Ok(taken)
+    }
+
+    /// The tag to a unit that was taken from the number of those in the pool; `None` if it is not ours any more.
+    fn take_counted(&self) -> Option<u32> {
+        let mut taken = 0;
+        self.free.ids.take(1, |tag| taken = tag);
+        self.is_ours(taken).then_some(taken)
+    }
+
+    /// Whether a tag that was taken may be handed out. If not, it is withdrawn now.
+    #[inline]
+    fn is_ours(&self, tag: u32) -> bool {
+        tag < self.total() || self.is_ours_still(tag)
+    }
+
+    #[cold]
+    fn is_ours_still(&self, tag: u32) -> bool {
+        let mut withdrawn = self.withdrawn.lock();
+        // Read again, with the lock.
+        let ours = tag < self.total();
+        if !ours {
+            withdrawn.insert(tag);
+        }
+        ours
+    }
+
+    fn batch(&self, least: u32, most: u32) -> Result<Batch<'_>, Exhausted> {
+        if least > self.total() {
+            return Err(Exhausted);
+        }
+        let mut indices = Vec::with_capacity(most as usize);
+        let taken = self.take_many_raw(least, &mut indices.spare_capacity_mut()[..most as usize])?;
+        // SAFETY: so many were written.
+        unsafe { indices.set_len(taken) };
+        Ok(Batch { tags: self, indices })
+    }
+
+    /// Takes as many tags as `out` has places, or all that are free, but `least`. Returns how many it has written.
+    pub(crate) fn take_many_raw(&self, least: u32, out: &mut [MaybeUninit<u32>]) -> Result<usize, Exhausted> {
+        loop {
+            let mode = self.free.mode();
+            let here = mode.is_some_and(|mode| pop_many_by_section(mode, out).is_some())
+                || self.free.local().is_some_and(|stock| stock.pop_many(out));
+            let taken = if here {
+                out.len()
+            } else {
+                let taken = self.free.take_from_pool(least, out.len() as u32)?;
+                let mut places = out.iter_mut();
+                self.free.ids.take(taken, |tag| _ = places.next().map(|place| place.write(tag)));
+                taken as usize
+            };
+            // SAFETY: so many were written; `MaybeUninit<T>` has the layout of `T`.
+            let tags = unsafe { std::slice::from_raw_parts(out.as_ptr().cast::<u32>(), taken) };
+            if tags.iter().all(|tag| *tag < self.total()) {
+                return Ok(taken);
+            }
+            let ours: Vec<u32> = tags.iter().copied().filter(|tag| self.is_ours(*tag)).collect();
+            self.put_all_raw(&ours);
+        }
     }
 
     /// Puts back a tag that [`take_raw`](Self::take_raw) returned and nobody has put back since.
     #[inline]
     pub(crate) fn put_raw(&self, tag: u32) {
-        if !push_by_section(&self.0, tag) {
+        if !push_by_section(&self.free, tag) {
             self.put_rest(&[tag]);
         }
     }
@@ -141,7 +347,7 @@ impl Tags {
     /// [`put_raw`](Self::put_raw) for several, in one go.
     #[inline]
     pub(crate) fn put_all_raw(&self, tags: &[u32]) {
-        let fit = tags.iter().take_while(|tag| push_by_section(&self.0, **tag)).count();
+        let fit = push_all_by_section(&self.free, tags);
         if fit < tags.len() {
             self.put_rest(&tags[fit..]);
         }
@@ -150,34 +356,17 @@ impl Tags {
     /// Puts back what no section did.
     #[inline(never)]
     fn put_rest(&self, tags: &[u32]) {
-        let fit = match self.0.local() {
+        let fit = match self.free.local() {
             Some(stock) => stock.push_all(tags),
-            None if rseq::rejoin() => tags.iter().take_while(|tag| push_by_section(&self.0, **tag)).count(),
+            None if rseq::rejoin() => push_all_by_section(&self.free, tags),
             None => 0,
         };
         let rest = &tags[fit..];
         if !rest.is_empty() {
-            self.0.ids.put_all(rest.iter().copied());
-            self.0.put_to_pool(rest.len() as u32);
+            self.free.ids.put_all(rest.iter().copied());
+            self.free.put_to_pool(rest.len() as u32);
         }
     }
-}
-
-/// Takes the last tag of this CPU's stock, if it has one.
-#[inline(always)]
-fn pop_by_section(mode: &AtomicU64) -> Option<u32> {
-    // SAFETY: the kind was asked by the constructor; the mode word is the address of the stocks, which are laid
-    // out as sections know it, and written by sections only.
-    unsafe { rseq::pop(mode, |mode, cpu| Allocator::<Stack>::stock(mode, cpu).pop_plainly()) }
-}
-
-/// Adds a tag to this CPU's stock, if there is room.
-#[inline(always)]
-fn push_by_section(allocator: &Allocator<Stack>, tag: u32) -> bool {
-    allocator.mode().is_some_and(|mode| {
-        // SAFETY: as in `pop_by_section`.
-        unsafe { rseq::push(mode, tag, |mode, cpu| Allocator::<Stack>::stock(mode, cpu).push_plainly(tag)) }
-    })
 }
 
 /// A tag that is handed out. Dropping it gives it back; forgetting it leaks it.
@@ -188,10 +377,25 @@ pub struct Tag<'a> {
     index: u32,
 }
 
-impl Tag<'_> {
+impl<'a> Tag<'a> {
+    /// # Safety
+    ///
+    /// 1. `index` was taken from `tags` and is nobody else's.
+    pub(super) unsafe fn from_raw(tags: &'a Tags, index: u32) -> Self {
+        Self { tags, index }
+    }
+
     /// The integer, below the total.
     pub fn index(&self) -> u32 {
         self.index
+    }
+
+    /// Gives the tag back, as dropping it does.
+    #[inline]
+    pub fn put(self) {}
+
+    pub(super) fn is_of(&self, tags: &Tags) -> bool {
+        std::ptr::eq(self.tags, tags)
     }
 }
 
@@ -202,201 +406,65 @@ impl Drop for Tag<'_> {
     }
 }
 
-/// One CPU's stack of free tags.
+/// Tags that are handed out together. Dropping it gives all of them back; forgetting it leaks them.
+///
+/// It is a slice of integers, each below the total.
 #[derive(Debug)]
-#[repr(C)]
-pub(super) struct Stack {
-    /// How many there are. If they are changed by locked instructions, also:
-    /// bit 63: closed, the tags belong to the closer;
-    /// bit 62: busy, they belong to whoever set it, for a few instructions.
-    ///
-    /// * open(len) -> busy -> open(len') by whoever takes or puts
-    /// * open(len) -> closed -> open(0) by the one sweeper
-    word: AtomicU64,
-    /// Of `tags`, for sections.
-    address: *const u32,
-    limit: u64,
-    /// # Safety
-    ///
-    /// Touched only by a section, or by the thread that set busy or closed, until it clears it.
-    tags: CellArray<u32>,
+#[must_use = "dropped at once, the tags go back"]
+pub struct Batch<'a> {
+    tags: &'a Tags,
+    indices: Vec<u32>,
 }
 
-const _: () = assert!(MODELLED || size_of::<CachePadded<Stack>>() == 128, "the distance that sections know");
-
-// SAFETY: `address` is that of `tags`, which are reached as their comment says.
-unsafe impl Send for Stack {}
-// SAFETY: as above: by one thread at a time.
-unsafe impl Sync for Stack {}
-
-const CLOSED: u64 = 1 << 63;
-const BUSY: u64 = 1 << 62;
-
-impl Stack {
-    fn new(limit: u32) -> Self {
-        let tags = CellArray::new(limit as usize, 0);
-        Self { word: AtomicU64::new(0), address: tags.as_ptr(), limit: limit.into(), tags }
+impl<'a> Batch<'a> {
+    /// Takes the last one out, if there is one.
+    pub fn pop(&mut self) -> Option<Tag<'a>> {
+        self.indices.pop().map(|index| Tag { tags: self.tags, index })
     }
 
-    /// Takes the last tag put in.
-    #[inline]
-    fn pop(&self) -> Option<u32> {
-        self.busy(|len| len > 0, |len| (self.get(len - 1), len - 1))
-    }
+    /// Gives the tags back, as dropping it does.
+    pub fn put(self) {}
+}
 
-    /// Puts in as many of `tags` as there is room for, if it can be done at once; returns how many.
-    #[inline]
-    fn push_all(&self, tags: &[u32]) -> usize {
-        let push = |len| {
-            let fit = tags.len().min((self.limit - len) as usize);
-            (len..).zip(&tags[..fit]).for_each(|(index, tag)| self.set(index, *tag));
-            (fit, len + fit as u64)
-        };
-        self.busy(|len| len < self.limit, push).unwrap_or(0)
-    }
+impl Deref for Batch<'_> {
+    type Target = [u32];
 
-    /// Puts in `n` of `ids`, or as many as there is room for, if it can be done at once; returns how many.
-    fn fill_from(&self, n: u32, ids: &Bitmap) -> u32 {
-        let fill = |len| {
-            let fit = u64::from(n).min(self.limit - len);
-            let mut index = len;
-            ids.take(fit as u32, |tag| {
-                self.set(index, tag);
-                index += 1;
-            });
-            (fit as u32, index)
-        };
-        self.busy(|len| len < self.limit, fill).unwrap_or(0)
+    fn deref(&self) -> &[u32] {
+        &self.indices
     }
+}
 
-    /// Takes the last `n` out, or as many as there are, if it can be done at once; returns how many.
-    fn spill_to(&self, n: u32, ids: &Bitmap) -> u32 {
-        let spill = |len: u64| {
-            let left = len.saturating_sub(n.into());
-            ids.put_all((left..len).map(|index| self.get(index)));
-            ((len - left) as u32, left)
-        };
-        self.busy(|len| len > 0, spill).unwrap_or(0)
+impl Drop for Batch<'_> {
+    fn drop(&mut self) {
+        self.tags.put_all_raw(&mem::take(&mut self.indices));
     }
+}
 
-    /// What a section does, for model checkers.
-    fn pop_plainly(&self) -> Option<u32> {
-        // Relaxed: kept whole by the model of a section.
-        let len = self.word.load(Relaxed).checked_sub(1)?;
-        let tag = self.get(len);
-        self.word.store(len, Relaxed);
-        Some(tag)
-    }
+/// A tag that is waited for. From [`Tags::take_async`].
+#[derive(Debug)]
+#[must_use = "it takes nothing unless polled"]
+pub struct TakeTag<'a> {
+    tags: &'a Tags,
+    waiting: Option<Waiting<'a, Stack>>,
+}
 
-    /// What a section does, for model checkers.
-    fn push_plainly(&self, tag: u32) -> bool {
-        // Relaxed: as above.
-        let len = self.word.load(Relaxed);
-        let fits = len < self.limit;
-        if fits {
-            self.set(len, tag);
-            self.word.store(len + 1, Relaxed);
-        }
-        fits
-    }
+impl<'a> Future for TakeTag<'a> {
+    type Output = Result<Tag<'a>, WaitError>;
 
-    /// The tag at `index`, for whoever has the tags.
-    fn get(&self, index: u64) -> u32 {
-        // SAFETY: below the limit, and nobody else's.
-        unsafe { self.tags.with_slice(index as usize, 1, |tags| tags[0]) }
-    }
-
-    /// Writes the tag at `index`, for whoever has the tags.
-    fn set(&self, index: u64, tag: u32) {
-        // SAFETY: below the limit, and nobody else's.
-        unsafe { self.tags.write(index as usize, tag) }
-    }
-
-    /// Has `change` made to the tags, which is given how many there are and says how many there are then, if they
-    /// can be had at once and there are as many as `fits` likes.
-    #[inline]
-    fn busy<R>(&self, fits: impl Fn(u64) -> bool, change: impl FnOnce(u64) -> (R, u64)) -> Option<R> {
-        // Relaxed: a guess, which the exchange confirms.
-        let word = glance_u64(&self.word);
-        // Acquire: pairs with the giving back below, by the last holder. One try: who fails goes to the pool.
-        if word & (CLOSED | BUSY) != 0
-            || !fits(word)
-            || self
-                .word
-                .compare_exchange(word, word | BUSY, mo!("credits.tags.take", Acquire), Relaxed)
-                .is_err()
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let tags = self.tags;
+        if self.waiting.is_none()
+            && let Ok(tag) = tags.try_take()
         {
-            return None;
+            return Poll::Ready(Ok(tag));
         }
-        let (done, len) = change(word);
-        // Release: pairs with the exchange of the next holder, or of the closer.
-        store_over(&self.word, len, mo!("credits.tags.give", Release));
-        Some(done)
-    }
-}
-
-impl Stock for Stack {
-    type Ids = Bitmap;
-
-    fn fill(allocator: &Allocator<Self>, n: u32) -> u32 {
-        if let Some(stock) = allocator.local() {
-            return stock.fill_from(n, &allocator.ids);
-        }
-        // The first that is refused ends it: if sections give up here, the rest is not taken out in vain.
-        let mut filled = 0;
-        let mut refused = false;
-        while filled < n && !refused {
-            allocator.ids.take((n - filled).min(16), |tag| {
-                refused = refused || !push_by_section(allocator, tag);
-                if refused {
-                    allocator.ids.put(tag);
-                } else {
-                    filled += 1;
-                }
-            });
-        }
-        filled
-    }
-
-    fn spill(allocator: &Allocator<Self>, n: u32) -> u32 {
-        if let Some(stock) = allocator.local() {
-            return stock.spill_to(n, &allocator.ids);
-        }
-        let tags = std::iter::from_fn(|| allocator.mode().and_then(pop_by_section)).take(n as usize);
-        tags.map(|tag| allocator.ids.put(tag)).count() as u32
-    }
-
-    fn close(&self, ids: &Bitmap) -> u32 {
-        let len = loop {
-            // Relaxed: a guess, which the exchange confirms.
-            let word = glance_u64(&self.word);
-            // Acquire: pairs with the giving back by the last holder.
-            if word & BUSY == 0
-                && self
-                    .word
-                    .compare_exchange(word, CLOSED, mo!("credits.tags.close", Acquire), Relaxed)
-                    .is_ok()
-            {
-                break word;
+        let waiting = self.waiting.get_or_insert_with(|| Waiting::new(&tags.free, 1));
+        loop {
+            std::task::ready!(waiting.poll(context))?;
+            if let Some(index) = tags.take_counted() {
+                return Poll::Ready(Ok(Tag { tags, index }));
             }
-            // Somebody is between two instructions, or was preempted there: it must be waited for, or
-            // a refusal would prove nothing.
-            hint::contended();
-            thread::yield_now();
-        };
-        ids.put_all((0..len).map(|index| self.get(index)));
-        len as u32
-    }
-
-    fn open(&self) {
-        // Release: pairs with the exchange of the next holder.
-        store_over(&self.word, 0, mo!("credits.tags.open", Release));
-    }
-
-    fn len(&self) -> u32 {
-        // Relaxed: a number to report.
-        let word = self.word.load(Relaxed);
-        if word & (CLOSED | BUSY) == 0 { word as u32 } else { 0 }
+        }
     }
 }
 
@@ -408,7 +476,7 @@ mod tests {
     #[test]
     fn hands_out_each_tag_once() {
         for batch in 1..5 {
-            let tags = Tags::with_batch(9, batch);
+            let tags = Builder::new(9).batch(batch).tags().unwrap();
             let all: Vec<_> = std::iter::from_fn(|| tags.try_take().ok()).collect();
             let distinct: HashSet<u32> = all.iter().map(Tag::index).collect();
             assert_eq!((all.len(), distinct.len(), tags.available()), (9, 9, 0));
@@ -423,5 +491,25 @@ mod tests {
         let tags = Tags::new(64);
         let first = tags.try_take().unwrap().index();
         assert_eq!(tags.try_take().unwrap().index(), first);
+    }
+
+    #[test]
+    fn fewer_tags_and_more_again() {
+        let tags = Builder::new(8).batch(2).tags().unwrap();
+        let all = tags.drain();
+        assert_eq!(tags.resize(3), Ok(8));
+        assert!(tags.try_take().is_err(), "all are out");
+        drop(all);
+        let few: HashSet<u32> = std::iter::from_fn(|| tags.try_take().ok())
+            .map(|tag| {
+                let index = tag.index();
+                mem::forget(tag);
+                index
+            })
+            .collect();
+        assert_eq!(few, HashSet::from([0, 1, 2]));
+        assert_eq!(tags.resize(8), Ok(3));
+        let rest: HashSet<u32> = tags.drain().iter().copied().collect();
+        assert_eq!(rest, HashSet::from([3, 4, 5, 6, 7]));
     }
 }

@@ -1,8 +1,11 @@
 //! Counts and tags. What a unit admits to is a tracked cell; the law of conservation is asserted at the end
 //! of every schedule.
 
+mod resize;
+mod wait;
+
 use crate::harness::{Model, nothing};
-use ioctx::credits::{Credits, Tags};
+use ioctx::credits::{Builder, Credits, Tags};
 use ioctx::sync::cell::UnsafeCell;
 use ioctx::sync::model::{set_cpu, use_sections};
 use ioctx::sync::{Arc, thread};
@@ -52,7 +55,7 @@ fn tag_user(used: &Used<Tags>, cpu: u32) -> bool {
 
 /// `users` threads over `n` units; afterwards all `n` can be taken at once.
 fn counts(n: u32, users: u32) {
-    let used = Used::new(Credits::with_batch(n, 1), n as usize);
+    let used = Used::new(Builder::new(n).batch(1).credits().unwrap(), n as usize);
     let threads: Vec<_> = (1..users)
         .map(|user| {
             let used = Arc::clone(&used);
@@ -67,7 +70,7 @@ fn counts(n: u32, users: u32) {
 }
 
 fn tags(n: u32, users: u32) {
-    let used = Used::new(Tags::with_batch(n, 1), n as usize);
+    let used = Used::new(Builder::new(n).batch(1).tags().unwrap(), n as usize);
     let threads: Vec<_> = (1..users)
         .map(|user| {
             let used = Arc::clone(&used);
@@ -84,7 +87,7 @@ fn tags(n: u32, users: u32) {
 
 /// A unit is put on one CPU while two threads on the other want it, and keep it.
 fn three_counts() {
-    let used = Used::new(Credits::with_batch(1, 1), 1);
+    let used = Used::new(Builder::new(1).batch(1).credits().unwrap(), 1);
     set_cpu(1);
     let credit = used.by.try_take(1).unwrap();
     let takers = [(); 2].map(|()| {
@@ -107,7 +110,7 @@ fn three_counts() {
 
 /// The same with a tag.
 fn three_tags() {
-    let used = Used::new(Tags::with_batch(1, 1), 1);
+    let used = Used::new(Builder::new(1).batch(1).tags().unwrap(), 1);
     set_cpu(1);
     let tag = used.by.try_take().unwrap();
     let takers = [(); 2].map(|()| {
@@ -158,7 +161,9 @@ fn put_then_take<T: Send + Sync + 'static, U: Send + 'static>(units: T, take: fn
 }
 
 pub(super) fn models() -> Vec<Model> {
-    vec![
+    let mut models = wait::models();
+    models.extend(resize::models());
+    models.extend([
         Model {
             name: "credits.one_for_two",
             checks: "one unit, two users: exclusive, handed on with what its holder did, conserved",
@@ -189,7 +194,7 @@ pub(super) fn models() -> Vec<Model> {
             bound: None,
             least: 370,
             body: || {
-                let used = Used::new(Credits::with_batch(1, 1), 1);
+                let used = Used::new(Builder::new(1).batch(1).credits().unwrap(), 1);
                 // In the stock of CPU 1, where the sweep has to look.
                 set_cpu(1);
                 let credit = used.by.try_take(1).unwrap();
@@ -216,7 +221,7 @@ pub(super) fn models() -> Vec<Model> {
             least: 16_158,
             body: || {
                 use_sections(true);
-                let used = Used::new(Tags::with_batch(1, 1), 1);
+                let used = Used::new(Builder::new(1).batch(1).tags().unwrap(), 1);
                 let theirs = Arc::clone(&used);
                 let thread = thread::spawn(move || (tag_user(&theirs, 1), tag_user(&theirs, 1)));
                 tag_user(&used, 0);
@@ -233,7 +238,7 @@ pub(super) fn models() -> Vec<Model> {
             bound: None,
             least: 252_028,
             body: || {
-                let used = Used::new(Credits::with_batch(1, 1), 1);
+                let used = Used::new(Builder::new(1).batch(1).credits().unwrap(), 1);
                 set_cpu(1);
                 let credit = used.by.try_take(1).unwrap();
                 let theirs = Arc::clone(&used);
@@ -256,7 +261,9 @@ pub(super) fn models() -> Vec<Model> {
             checks: "credits.count.open: who puts into a stock just opened does not find the pool closed then",
             bound: Some(2),
             least: 49_712,
-            body: || put_then_take(Credits::with_batch(3, 1), |credits| credits.try_take(1).ok()),
+            body: || {
+                put_then_take(Builder::new(3).batch(1).credits().unwrap(), |credits| credits.try_take(1).ok())
+            },
             after: nothing,
         },
         Model {
@@ -264,7 +271,7 @@ pub(super) fn models() -> Vec<Model> {
             checks: "credits.tags.open: the same with tags",
             bound: Some(2),
             least: 31_207,
-            body: || put_then_take(Tags::with_batch(3, 1), |tags| tags.try_take().ok()),
+            body: || put_then_take(Builder::new(3).batch(1).tags().unwrap(), |tags| tags.try_take().ok()),
             after: nothing,
         },
         Model {
@@ -274,7 +281,7 @@ pub(super) fn models() -> Vec<Model> {
             least: 536,
             body: || {
                 use_sections(true);
-                let used = Used::new(Credits::with_batch(1, 1), 1);
+                let used = Used::new(Builder::new(1).batch(1).credits().unwrap(), 1);
                 let theirs = Arc::clone(&used);
                 in_sections(move |cpu| count_user(&theirs, cpu));
                 assert_eq!(used.by.available(), 1, "conserved");
@@ -289,7 +296,7 @@ pub(super) fn models() -> Vec<Model> {
             least: 536,
             body: || {
                 use_sections(true);
-                let used = Used::new(Tags::with_batch(1, 1), 1);
+                let used = Used::new(Builder::new(1).batch(1).tags().unwrap(), 1);
                 let theirs = Arc::clone(&used);
                 in_sections(move |cpu| tag_user(&theirs, cpu));
                 assert_eq!(used.by.available(), 1, "conserved");
@@ -327,7 +334,7 @@ pub(super) fn models() -> Vec<Model> {
             bound: None,
             least: 749,
             body: || {
-                let used = Used::new(Tags::with_batch(1, 1), 1);
+                let used = Used::new(Builder::new(1).batch(1).tags().unwrap(), 1);
                 set_cpu(1);
                 let tag = used.by.try_take().unwrap();
                 let theirs = Arc::clone(&used);
@@ -345,5 +352,6 @@ pub(super) fn models() -> Vec<Model> {
             },
             after: nothing,
         },
-    ]
+    ]);
+    models
 }
