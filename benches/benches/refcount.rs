@@ -44,7 +44,7 @@
 
 use crossbeam_utils::sync::ShardedLock;
 use ioctx::refcount::{Gets, Moves, Never, PerCpuRef};
-use ioctx_benches::harness::{Bench, Case, Contest, Run, Target, cpus};
+use ioctx_benches::harness::{Bench, Case, Contest, Run, Target, Which, cpus, times};
 use ioctx_benches::refcount::between::{Scatter, Work};
 use ioctx_benches::refcount::counted::{Loaded, LoadedFull, Object, SharedAtomic};
 use ioctx_benches::refcount::deferred::{Epoch, Hazard, Seize};
@@ -203,26 +203,17 @@ fn ends(title: &'static str, other: Other, threads: usize) -> Contest<'static> {
         .fold(contest, |contest, how_many| contest.group(threads, how_many, end_of_many(other, how_many)))
 }
 
-/// A row: contest, case, threads, batch.
-type Which = (&'static str, &'static str, usize, usize);
-
-fn ns(run: &Run, (title, case, threads, batch): Which) -> Option<f64> {
+fn ns(run: &Run, (title, case, threads, batch): Which<'_>) -> Option<f64> {
     run.ns(title, case, threads, batch)
 }
 
 /// How many times `that` is in `this`, if they are not of one group.
-fn times_apart(run: &Run, this: Which, that: Which) -> Option<f64> {
+fn times_apart(run: &Run, this: Which<'_>, that: Which<'_>) -> Option<f64> {
     Some(ns(run, this)? / ns(run, that)?)
 }
 
-/// How many times `that` is in `this`, if they took turns.
-fn times(run: &Run, this: Which, that: Which) -> Option<f64> {
-    let ratio = |(title, case, threads, batch): Which| run.ratio(title, case, threads, batch);
-    Some(ratio(this)? / ratio(that)?)
-}
-
 /// By how many microseconds `this` is more than `that`, if they took turns.
-fn more(run: &Run, this: Which, that: Which) -> Option<f64> {
+fn more(run: &Run, this: Which<'_>, that: Which<'_>) -> Option<f64> {
     Some(ns(run, this)? * (1.0 - times(run, that, this)?) / 1000.0)
 }
 

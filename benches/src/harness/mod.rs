@@ -32,7 +32,7 @@ pub use case::{Case, undisturbed};
 pub use contest::Contest;
 pub use os::cpus;
 pub use plan::Plan;
-pub use results::Run;
+pub use results::{Run, Which, times};
 pub use together::{Place, spin_until, together};
 
 /// Contenders whose names begin like this are ours; the first of them is what the others are compared with.

@@ -78,6 +78,15 @@ impl Run {
     }
 }
 
+/// A row: contest, case, threads, batch.
+pub type Which<'a> = (&'a str, &'a str, usize, usize);
+
+/// How many times `that` is in `this`, if they took turns.
+pub fn times(run: &Run, this: Which<'_>, that: Which<'_>) -> Option<f64> {
+    let ratio = |(title, case, threads, batch): Which<'_>| run.ratio(title, case, threads, batch);
+    Some(ratio(this)? / ratio(that)?)
+}
+
 impl Run {
     /// What it measured while the CPUs were so far apart.
     pub(super) fn at(&self, distance: Distance) -> Self {
