@@ -13,7 +13,7 @@ use crate::sync::{hint, thread};
 use crate::wait::Outcome;
 use std::mem::{ManuallyDrop, MaybeUninit};
 use std::ptr::NonNull;
-use std::{fmt, mem};
+use std::{fmt, mem, slice};
 
 /// The largest capacity: 2²⁰ requests, which take 128 MiB.
 pub const MAX_CAPACITY: u32 = 1 << 20;
@@ -130,7 +130,7 @@ impl<B: Backend> Context<B> {
     pub fn submit(&self, request: Request) -> Result<(), SubmitError> {
         let mut request = ManuallyDrop::new(request);
         // SAFETY: 1. a whole request. 2. left alone unless it comes back.
-        match unsafe { self.accept(&raw mut *request) } {
+        match unsafe { self.accept(&raw mut *request, || self.place()) } {
             Ok(submitted) => {
                 drop(submitted);
                 self.backend.flush();
@@ -152,7 +152,8 @@ impl<B: Backend> Context<B> {
         let mut stopped = None;
         while let Some(request) = progress.next() {
             // SAFETY: 1. a whole request. 2. passed over, unless it is given back to the batch.
-            match unsafe { self.accept(request) } {
+            let submitted = unsafe { self.accept(request, || progress.place()) };
+            match submitted {
                 Ok(Submitted::Done(finished)) => progress.events.push(self.shared, finished),
                 Ok(_) => {}
                 Err(reason) => {
@@ -171,27 +172,37 @@ impl<B: Backend> Context<B> {
         }
     }
 
-    /// Moves the request at `request` in and gives it to the backend. On an error it is still, or again,
-    /// there.
+    /// A tag, and a reference of `reqs` for it.
+    #[inline(always)]
+    fn place(&self) -> Result<u32, Reason> {
+        let shared = self.shared();
+        // Put by the completer, in `Shared::publish`; in `accept` if the request goes no further.
+        if !shared.reqs.try_get_live() {
+            return Err(Reason::Dying);
+        }
+        // SAFETY: the reference is ours.
+        shared.tags.take_raw().map_err(|_| unsafe { Shared::full(self.shared) })
+    }
+
+    /// Moves the request at `request` to a `place`, which is a tag and a reference, and gives it to the backend. On an
+    /// error it is still, or again, there.
     ///
     /// # Safety
     ///
     /// 1. `request` holds one.
     /// 2. Unless this returns an error, it is not used there any more; also if this panics.
     #[inline(always)]
-    unsafe fn accept(&self, request: *mut Request) -> Result<Submitted, Reason> {
+    unsafe fn accept(
+        &self,
+        request: *mut Request,
+        place: impl FnOnce() -> Result<u32, Reason>,
+    ) -> Result<Submitted, Reason> {
         // SAFETY: valid by 1.
         if let Err(argument) = unsafe { (*request).check() } {
             return Err(Reason::Invalid(argument));
         }
         let shared = self.shared();
-        // Put by the completer, in `Shared::publish`; below if the request goes no further.
-        if !shared.reqs.try_get_live() {
-            return Err(Reason::Dying);
-        }
-        let Ok(tag) = shared.tags.take_raw() else {
-            return Err(self.full());
-        };
+        let tag = place()?;
         // SAFETY: 1. the tag just taken is ours, and nobody left anything in its slot. 2. by 1. and 2.
         unsafe { shared.fill(tag, request) };
         // SAFETY: 1. tag and reference are ours and are passed on. 2. just filled.
@@ -212,17 +223,6 @@ impl<B: Backend> Context<B> {
             // Somebody else's completion, against the contract: dropped, it completes; ours is still out.
             submitted => Ok(submitted),
         }
-    }
-
-    /// There was no tag: gives the reference back.
-    #[cold]
-    fn full(&self) -> Reason {
-        let shared = self.shared();
-        // A reader that waits for more than there are would keep the room from us: what there is has to do.
-        shared.wait.notify(|| shared.enough());
-        // SAFETY: the caller's reference.
-        unsafe { Shared::release(self.shared, 1) };
-        Reason::Full
     }
 
     /// Reads events: appends at most `max` to `out` and returns how many. Sleeps until it has `min`, or
@@ -344,6 +344,9 @@ struct Progress<'a> {
     batch: &'a mut Vec<Request>,
     accepted: usize,
     total: usize,
+    /// Tags for those to come, and a reference for each: the first `places` of these.
+    tags: [MaybeUninit<u32>; TOGETHER],
+    places: usize,
     events: Events,
 }
 
@@ -352,7 +355,22 @@ impl<'a> Progress<'a> {
         let total = batch.len();
         // SAFETY: shorter. Until our `drop` the elements are ours.
         unsafe { batch.set_len(0) };
-        Self { shared, batch, accepted: 0, total, events: Events::new() }
+        let tags = [MaybeUninit::uninit(); TOGETHER];
+        Self { shared, batch, accepted: 0, total, tags, places: 0, events: Events::new() }
+    }
+
+    /// A tag, and a reference of `reqs` for it, of several that are taken at a time.
+    #[inline]
+    fn place(&mut self) -> Result<u32, Reason> {
+        if self.places == 0 {
+            // The one that asks is already counted as accepted.
+            let want = (self.total - self.accepted + 1).min(TOGETHER);
+            // SAFETY: it is whose batch we submit.
+            self.places = unsafe { Shared::places(self.shared, &mut self.tags[..want]) }?;
+        }
+        self.places -= 1;
+        // SAFETY: written, as are all before it.
+        Ok(unsafe { self.tags[self.places].assume_init() })
     }
 
     /// The next request, which is no longer in the batch.
@@ -382,6 +400,14 @@ impl Drop for Progress<'_> {
             self.batch.set_len(left);
         }
         self.events.publish(self.shared);
+        if self.places > 0 {
+            // SAFETY: the first so many are tags, which are ours with their references.
+            unsafe {
+                let tags = slice::from_raw_parts(self.tags.as_ptr().cast(), self.places);
+                self.shared.as_ref().tags.put_all_raw(tags);
+                Shared::release(self.shared, self.places as u32);
+            }
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a context shares with the requests in flight: [`Shared`].
 
 use super::completion::result;
-use super::{Event, Request};
+use super::{Event, Reason, Request};
 use crate::credits::{Builder, Tags};
 use crate::percpu::CachePadded;
 use crate::refcount::{PerCpuRef, Put};
@@ -82,6 +82,43 @@ impl Shared {
             finished: Arc::new(Gate::new()),
             slots: (0..capacity).map(|_| CachePadded::new(UnsafeCell::new(MaybeUninit::uninit()))).collect(),
         }
+    }
+
+    /// Takes as many tags as `out` has places, or as there are, and a reference of `reqs` for each; returns how many.
+    ///
+    /// # Safety
+    ///
+    /// 1. The context is alive.
+    #[inline]
+    pub(super) unsafe fn places(this: NonNull<Self>, out: &mut [MaybeUninit<u32>]) -> Result<usize, Reason> {
+        // SAFETY: 1.
+        let shared = unsafe { this.as_ref() };
+        if !shared.reqs.try_get_live() {
+            return Err(Reason::Dying);
+        }
+        // SAFETY: the reference is ours.
+        let taken = shared.tags.take_many_raw(1, out).map_err(|_| unsafe { Self::full(this) })?;
+        // The first one keeps it alive.
+        shared.reqs.get_many(taken as u32 - 1);
+        Ok(taken)
+    }
+
+    /// There was no tag: gives the reference back.
+    ///
+    /// # Safety
+    ///
+    /// 1. The caller owns one of the `reqs` references.
+    #[cold]
+    pub(super) unsafe fn full(this: NonNull<Self>) -> Reason {
+        {
+            // SAFETY: alive by 1.
+            let shared = unsafe { this.as_ref() };
+            // A reader that waits for more than there are would keep the room from us: what there is has to do.
+            shared.wait.notify(|| shared.enough());
+        }
+        // SAFETY: 1.
+        unsafe { Self::release(this, 1) };
+        Reason::Full
     }
 
     /// Moves the request at `from` into the slot of `tag`.

@@ -2,7 +2,7 @@
 
 use super::Used;
 use crate::harness::{Model, nothing};
-use ioctx::credits::{Builder, Credits, Handle, Handles, Tags};
+use ioctx::credits::{Builder, Handle, Handles, Tags};
 use ioctx::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use ioctx::sync::cell::UnsafeCell;
 use ioctx::sync::model::{set_cpu, use_sections};
@@ -133,7 +133,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "credits.resize",
             checks: "after a resize no unit is taken that there is not; the others are",
             bound: Some(3),
-            least: 1,
+            least: 36_989,
             body: fewer_credits,
             after: nothing,
         },
@@ -141,7 +141,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "credits.resize_sections",
             checks: "the same where stocks are changed by sections",
             bound: Some(3),
-            least: 1,
+            least: 2391,
             body: || {
                 use_sections(true);
                 fewer_credits();
@@ -152,7 +152,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "credits.resize_tags",
             checks: "a tag that was withdrawn is not handed out, and not lost",
             bound: Some(2),
-            least: 1,
+            least: 241_044,
             body: fewer_tags,
             after: nothing,
         },
@@ -160,7 +160,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "credits.up_to",
             checks: "a take of all there is finds all there is",
             bound: Some(3),
-            least: 1,
+            least: 214,
             body: up_to,
             after: nothing,
         },
@@ -168,7 +168,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "credits.up_to_tags",
             checks: "the same with tags, which are in one hand",
             bound: Some(3),
-            least: 1,
+            least: 1267,
             body: || tags_up_to(&Used::new(Builder::new(2).batch(1).tags().unwrap(), 2)),
             after: nothing,
         },
@@ -176,7 +176,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "credits.up_to_tags_sections",
             checks: "the same where stocks are changed by sections",
             bound: Some(3),
-            least: 1,
+            least: 8679,
             body: || {
                 use_sections(true);
                 tags_up_to(&Used::new(Builder::new(2).batch(1).tags().unwrap(), 2));
@@ -187,7 +187,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "credits.handles",
             checks: "credits.handles.leave: a handle is claimed once, by who sees what the last holder did",
             bound: None,
-            least: 1,
+            least: 533,
             body: claims,
             after: nothing,
         },

@@ -84,7 +84,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "credits.wait_put",
             checks: "credits.pool.join, credits.pool.serve: who waits is served, and sees what the last holder did",
             bound: Some(5),
-            least: 1,
+            least: 40_050,
             body: || handed_to_and_fro(true),
             after: nothing,
         },
@@ -92,7 +92,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "credits.wait_put_unfair",
             checks: "the same if who waits has to ask again, and another may be quicker",
             bound: Some(2),
-            least: 1,
+            least: 51_103,
             body: || handed_to_and_fro(false),
             after: nothing,
         },
@@ -100,7 +100,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "credits.wait_put_sections",
             checks: "the same where stocks are changed by sections",
             bound: None,
-            least: 1,
+            least: 221_318,
             body: || {
                 use_sections(true);
                 handed_to_and_fro(true);
@@ -111,7 +111,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "credits.wait_timed_out",
             checks: "one whose time is up when it is picked keeps the unit, and puts it for the next one",
             bound: Some(4),
-            least: 1,
+            least: 94_296,
             body: || handed_on(true, times_out),
             after: nothing,
         },
@@ -119,7 +119,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "credits.wait_timed_out_unfair",
             checks: "one whose time is up when it is picked hands on to the next one",
             bound: Some(4),
-            least: 1,
+            least: 71_983,
             body: || handed_on(false, times_out),
             after: nothing,
         },
@@ -127,7 +127,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "credits.wait_dropped",
             checks: "a future that is dropped when it is picked gives the unit to the next one",
             bound: Some(4),
-            least: 1,
+            least: 68_040,
             body: || handed_on(true, dropped),
             after: nothing,
         },
@@ -135,7 +135,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "credits.wait_dropped_unfair",
             checks: "a future that is dropped when it is picked hands on to the next one",
             bound: Some(4),
-            least: 1,
+            least: 62_361,
             body: || handed_on(false, dropped),
             after: nothing,
         },
@@ -143,7 +143,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "credits.wait_resize",
             checks: "a resize to more serves who waits",
             bound: None,
-            least: 1,
+            least: 109,
             body: || {
                 let used = credits(0, true);
                 let theirs = Arc::clone(&used);
