@@ -1,6 +1,5 @@
 //! Arbitrary sequences of operations against plain models of what they mean.
 
-use ioctx::credits::Builder;
 use ioctx::refcount::{Gets, Moves, Never, PerCpuRef, Policy, Put, ReviveError};
 use ioctx::ring::{CompletionQueue, Event, Refused, Ring};
 use proptest::collection::vec;
@@ -13,55 +12,6 @@ fn event(data: u64) -> Event {
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
-
-    /// Takes (all or nothing), splits and puts in any order: out + available is always n, and a refusal is
-    /// always right.
-    #[test]
-    fn credits(n in 0_u32..40, batch in 1_u32..12, steps in vec((0_u8..3, 0_u32..20, any::<prop::sample::Index>()), 0..200)) {
-        let credits = Builder::new(n).batch(batch).credits().unwrap();
-        let mut held = Vec::new();
-        for (step, amount, which) in steps {
-            let out: u32 = held.iter().map(ioctx::credits::Credit::len).sum();
-            match step {
-                0 => match credits.try_take(amount) {
-                    Ok(credit) => {
-                        prop_assert!(out + amount <= n && credit.len() == amount);
-                        held.push(credit);
-                    }
-                    Err(_) => prop_assert!(out + amount > n, "refused {} though {} of {} are out", amount, out, n),
-                },
-                1 if !held.is_empty() => {
-                    let at = which.index(held.len());
-                    let split = held[at].split_off(amount);
-                    held.push(split);
-                }
-                _ if !held.is_empty() => drop(held.swap_remove(which.index(held.len()))),
-                _ => {}
-            }
-            let out: u32 = held.iter().map(ioctx::credits::Credit::len).sum();
-            prop_assert_eq!(credits.available() + out, n);
-        }
-    }
-
-    /// Tags are distinct, in range, and refused only if all are out.
-    #[test]
-    fn tags(n in 0_u32..40, batch in 1_u32..12, steps in vec((any::<bool>(), any::<prop::sample::Index>()), 0..200)) {
-        let tags = Builder::new(n).batch(batch).tags().unwrap();
-        let mut held = Vec::new();
-        for (take, which) in steps {
-            if take {
-                match tags.try_take() {
-                    Ok(tag) => held.push(tag),
-                    Err(_) => prop_assert_eq!(held.len() as u32, n),
-                }
-            } else if !held.is_empty() {
-                drop(held.swap_remove(which.index(held.len())));
-            }
-            let distinct: HashSet<u32> = held.iter().map(ioctx::credits::Tag::index).collect();
-            prop_assert!(distinct.len() == held.len() && distinct.iter().all(|tag| *tag < n));
-            prop_assert_eq!(tags.available() + held.len() as u32, n);
-        }
-    }
 
     /// A ring is a bounded queue, wherever its indices are.
     #[test]

@@ -212,6 +212,10 @@ impl<S: Stock> Allocator<S> {
     }
 
     fn take_if(&self, least: u32, most: u32, exact: bool) -> Result<u32, Exhausted> {
+        if most == 0 {
+            // Nothing is always there.
+            return Ok(0);
+        }
         if least > self.total() {
             return Err(Exhausted);
         }
