@@ -4,6 +4,7 @@
 mod support;
 
 use ioctx::cpu;
+use ioctx::credits::{Builder, Policy};
 use rustix::thread::{CpuSet, Pid, gettid, sched_getaffinity, sched_setaffinity};
 use std::os::unix::process::CommandExt;
 use std::sync::Mutex;
@@ -87,4 +88,33 @@ fn threads_moved_by_others_lose_nothing() {
             threads.lock().unwrap().clear();
         }
     });
+}
+
+/// What was promised in 2012: however much lies in the stocks of other CPUs, `n` can be out from one.
+#[test]
+fn the_old_policy_keeps_its_promise_on_every_cpu() {
+    const N: u32 = 100;
+    for portable in [false, true] {
+        let builder = Builder::new(N).policy(Policy::Aio2012);
+        let credits = if portable { builder.portable() } else { builder }.credits().unwrap();
+        assert_eq!(credits.total(), 2 * N.max(4 * cpu::possible()));
+        thread::scope(|scope| {
+            for cpu in allowed() {
+                let credits = &credits;
+                scope
+                    .spawn(move || {
+                        if let Err(error) = pin(None, cpu) {
+                            return skip(format_args!("sched_setaffinity: {error}"));
+                        }
+                        for _ in 0..3 {
+                            let held: Vec<_> = std::iter::from_fn(|| credits.try_take(1).ok()).collect();
+                            assert!(held.len() as u32 >= N, "{} on CPU {cpu}", held.len());
+                        }
+                    })
+                    .join()
+                    .unwrap();
+            }
+        });
+        assert_eq!(credits.drain().len(), credits.total());
+    }
 }

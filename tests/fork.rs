@@ -3,6 +3,7 @@
 
 mod support;
 
+use ioctx::credits::Builder;
 use ioctx::refcount::{PerCpuRef, Put};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
@@ -138,5 +139,34 @@ fn forks_made_while_another_thread_counts_are_exact() {
         });
         assert!(status.success(), "the fork in round {round}: {status}");
         assert_eq!((count.kill(), count.count()), (Put::Zero, Some(0)));
+    }
+}
+
+#[test]
+fn tags_are_apart_after_a_fork() {
+    const N: u32 = 64;
+    never_hang();
+    for portable in [false, true] {
+        let builder = Builder::new(N).batch(4);
+        let tags = if portable { builder.portable() } else { builder }.tags().unwrap();
+        let all = |held: &[u32]| {
+            let mut seen = held.iter().fold(0_u64, |seen, tag| seen | 1 << tag);
+            while let Ok(tag) = tags.try_take() {
+                let bit = 1_u64 << tag.index();
+                std::mem::forget(tag);
+                if seen & bit != 0 {
+                    return false;
+                }
+                seen |= bit;
+            }
+            seen == u64::MAX
+        };
+        // Some are held across the fork; others lie in this CPU's stock.
+        let held =
+            [(); 5].map(|()| tags.try_take().map(|tag| (tag.index(), std::mem::forget(tag)).0).unwrap());
+        let fork = Fork::new(|| u8::from(!all(&held)));
+        assert!(all(&held), "each once, here");
+        let status = fork.status();
+        assert!(status.success(), "the fork: {status}");
     }
 }

@@ -3,7 +3,7 @@
 
 use ioctx::aio::{Context, GetEventsError, Reason, Request};
 use ioctx::backend::{Null, Threads};
-use ioctx::credits::Builder;
+use ioctx::credits::{Builder, Handle};
 use ioctx::refcount::{PerCpuRef, Put};
 use ioctx::ring::{CompletionQueue, Event, Ring};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::*};
@@ -141,6 +141,69 @@ fn a_refusal_is_never_wrong() {
             });
         }
     });
+}
+
+#[test]
+fn tags_in_batches_and_handles_while_they_become_fewer_and_more() {
+    const MOST: u32 = 24;
+    for portable in [false, true] {
+        let builder = Builder::new(MOST).batch(2);
+        let handles = if portable { builder.portable() } else { builder }.handles().unwrap();
+        let held: Vec<AtomicBool> = (0..MOST).map(|_| AtomicBool::new(false)).collect();
+        // Handles that are left for anybody to claim, each perhaps by several at once.
+        let left: Vec<AtomicU64> = (0..4).map(|_| AtomicU64::new(0)).collect();
+        let hold = |tag: u32| assert!(!held[tag as usize].swap(true, Acquire), "{tag} is in two hands");
+        let let_go = |tag: u32| held[tag as usize].store(false, Release);
+        let users = AtomicU64::new(cfg::THREADS);
+        thread::scope(|scope| {
+            for i in 0..cfg::THREADS as usize {
+                let (handles, left, users) = (&handles, &left, &users);
+                scope.spawn(move || {
+                    for round in 0..cfg::EVENTS as usize / 8 {
+                        let n = 1 + (i + round) as u32 % 6;
+                        let tags = handles.tags();
+                        let batch =
+                            if round % 2 == 0 { tags.try_take_up_to(n) } else { tags.try_take_many(n) };
+                        if let Ok(mut batch) = batch {
+                            batch.iter().copied().for_each(hold);
+                            let place = &left[(i + round) % left.len()];
+                            if let Some(tag) = batch.pop() {
+                                let handle = handles.leave(tag).unwrap();
+                                let before = Handle::from_bits(place.swap(handle.to_bits(), AcqRel));
+                                if let Ok(tag) = handles.claim(before) {
+                                    let_go(tag.index());
+                                }
+                            }
+                            batch.iter().copied().for_each(let_go);
+                        }
+                        // By many at once, with a handle that is old by now.
+                        let handle = Handle::from_bits(left[round % left.len()].load(Acquire));
+                        if let Ok(tag) = handles.claim(handle) {
+                            let_go(tag.index());
+                        }
+                    }
+                    users.fetch_sub(1, Relaxed);
+                });
+            }
+            let mut n = MOST;
+            while users.load(Relaxed) > 0 {
+                n = 4 + (n * 7 + 3) % (MOST - 3);
+                handles.tags().resize(n).unwrap();
+                let batch = handles.tags().try_take_up_to(3);
+                if let Ok(batch) = batch {
+                    assert!(batch.iter().all(|tag| *tag < n), "withdrawn, and handed out");
+                    batch.iter().copied().for_each(hold);
+                    batch.iter().copied().for_each(let_go);
+                }
+                thread::yield_now();
+            }
+        });
+        for handle in left {
+            drop(handles.claim(Handle::from_bits(handle.into_inner())));
+        }
+        handles.tags().resize(MOST).unwrap();
+        assert_eq!(handles.tags().drain().len() as u32, MOST);
+    }
 }
 
 #[test]
