@@ -22,7 +22,8 @@ use std::task::{Context, Poll};
 ///
 /// # Costs
 ///
-/// 128 bytes per possible CPU, and four lines for the pool and those who wait. Not worth it for a resource that one
+/// 128 bytes per possible CPU, and 384 for the pool and those who wait. Two loads to refuse while all are out. Not
+/// worth it for a resource that one
 /// thread uses, or where units are so few that every take moves one (`n` below four per CPU).
 ///
 /// # Examples
