@@ -40,7 +40,7 @@ const ONE: i64 = 2;
 
 mod aarch64;
 
-use aarch64::{SIGNATURE, add, pop, pop_many, push, push_many, put, section, take};
+use aarch64::{SIGNATURE, add, append, pop, pop_many, push, push_many, put, section, take};
 use arch::asm;
 
 #[unsafe(no_mangle)]
@@ -98,6 +98,12 @@ pub unsafe extern "C" fn pop_tags(mode: *const u64, area: isize, tags: *mut u32,
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn push_tags(mode: *const u64, area: isize, tags: *const u32, n: u64) -> bool {
     unsafe { push_many!(area, mode, tags, n) };
+    true
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn append_events(mode: *const u64, area: isize, events: *const [u64; 4], n: u64) -> bool {
+    unsafe { append!(area, mode, events, n) };
     true
 }
 

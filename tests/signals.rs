@@ -5,6 +5,7 @@ use ioctx::aio::{Context, GetEventsError, Request};
 use ioctx::backend::Null;
 use ioctx::credits::Builder;
 use ioctx::refcount::{PerCpuRef, Put};
+use ioctx::ring::{CompletionQueue, Event};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -172,6 +173,67 @@ fn credits_and_tags_are_exact_under_signals_and_migrations() {
             .collect();
         assert_eq!(all.len() as u32, n);
     }
+}
+
+#[test]
+fn lanes_are_exact_under_signals_and_migrations() {
+    const PUBLISHERS: u64 = 6;
+    const EVENTS: u64 = 40_000;
+    handle(libc::SIGUSR2);
+    let queue = CompletionQueue::new(256);
+    let event = |data: u64| Event { data, obj: !data, res: data as i64, res2: -(data as i64) };
+    let running = AtomicBool::new(true);
+    let mut seen = vec![false; (PUBLISHERS * EVENTS) as usize];
+    thread::scope(|scope| {
+        let (told, tell) = std::sync::mpsc::channel();
+        let publishers = (0..PUBLISHERS).map(|publisher| {
+            let (queue, told) = (&queue, told.clone());
+            scope.spawn(move || {
+                // SAFETY: this thread's own identity.
+                told.send(unsafe { libc::pthread_self() }).unwrap();
+                let mut next = publisher * EVENTS;
+                let end = next + EVENTS;
+                while next < end {
+                    let n = (1 + next % 20).min(end - next);
+                    queue.publish(&(next..next + n).map(event).collect::<Vec<_>>());
+                    next += n;
+                    if next % 64 < n {
+                        migrate(next as u32);
+                    }
+                }
+            })
+        });
+        let publishers: Vec<_> = publishers.collect();
+        let threads: Vec<_> = (0..PUBLISHERS).map(|_| tell.recv().unwrap()).collect();
+        let running = &running;
+        let storm = scope.spawn(move || {
+            while running.load(Ordering::Relaxed) {
+                for thread in &threads {
+                    // SAFETY: joined only after the storm has ended.
+                    unsafe { libc::pthread_kill(*thread, libc::SIGUSR2) };
+                }
+                thread::sleep(Duration::from_micros(200));
+            }
+        });
+        let mut left = seen.len();
+        while left > 0 {
+            left -= queue.read(usize::MAX, |run| {
+                for got in run {
+                    assert_eq!(*got, event(got.data), "torn");
+                    assert!(
+                        !std::mem::replace(&mut seen[got.data as usize], true),
+                        "{} came twice",
+                        got.data
+                    );
+                }
+            });
+            thread::yield_now();
+        }
+        running.store(false, Ordering::Relaxed);
+        storm.join().unwrap();
+        publishers.into_iter().for_each(|publisher| publisher.join().unwrap());
+    });
+    assert!(queue.is_empty());
 }
 
 /// Moves the calling thread to one CPU, as far as it may.

@@ -84,11 +84,12 @@ fn a_ring_loses_doubles_tears_and_reorders_nothing() {
 
 #[test]
 fn lanes_lose_double_and_tear_nothing() {
-    let queue = CompletionQueue::with_lanes(64, 3);
-    let read = |out: &mut Vec<Event>| {
-        queue.read(17, |run| out.extend_from_slice(run));
-    };
-    publish_and_read(|event| queue.publish(&[event]), read, false);
+    for queue in [CompletionQueue::with_lanes(64, 3), CompletionQueue::new(64), CompletionQueue::new(1)] {
+        let read = |out: &mut Vec<Event>| {
+            queue.read(17, |run| out.extend_from_slice(run));
+        };
+        publish_and_read(|event| queue.publish(&[event]), read, false);
+    }
 }
 
 #[test]

@@ -5,9 +5,8 @@ use super::{
     Backend, BatchError, Completion, CreateError, DestroyError, Event, Finished, GetEventsError, Reason,
     Request, SubmitError, Submitted,
 };
-use crate::cpu;
 use crate::refcount::Put;
-use crate::ring;
+use crate::ring::{self, CompletionQueue};
 use crate::sync::time::{Instant, expired};
 use crate::sync::{hint, thread};
 use crate::wait::Outcome;
@@ -74,7 +73,7 @@ impl<B: Backend> Context<B> {
     ///
     /// [`CreateError::Capacity`] if it is 0 or above [`MAX_CAPACITY`].
     pub fn new(capacity: u32, backend: B) -> Result<Self, CreateError> {
-        Self::with_lanes(capacity, cpu::possible(), backend)
+        Self::with_queue(capacity, CompletionQueue::new, backend)
     }
 
     /// As [`new`](Self::new), with `lanes` completion lanes. One lane hands events over in the order of
@@ -85,13 +84,21 @@ impl<B: Backend> Context<B> {
     /// [`CreateError::Capacity`] if it is 0 or above [`MAX_CAPACITY`]; [`CreateError::Lanes`] if they are 0
     /// or above [`MAX_LANES`].
     pub fn with_lanes(capacity: u32, lanes: u32, backend: B) -> Result<Self, CreateError> {
-        if !(1..=MAX_CAPACITY).contains(&capacity) {
-            return Err(CreateError::Capacity(capacity));
-        }
         if !(1..=MAX_LANES).contains(&lanes) {
             return Err(CreateError::Lanes(lanes));
         }
-        let shared = NonNull::from(Box::leak(Box::new(Shared::new(capacity, lanes))));
+        Self::with_queue(capacity, |capacity| CompletionQueue::with_lanes(capacity, lanes), backend)
+    }
+
+    fn with_queue(
+        capacity: u32,
+        queue: impl FnOnce(u32) -> CompletionQueue,
+        backend: B,
+    ) -> Result<Self, CreateError> {
+        if !(1..=MAX_CAPACITY).contains(&capacity) {
+            return Err(CreateError::Capacity(capacity));
+        }
+        let shared = NonNull::from(Box::leak(Box::new(Shared::new(capacity, queue(capacity)))));
         Ok(Self { shared, backend })
     }
 

@@ -72,12 +72,12 @@ unsafe impl Sync for Shared {}
 unsafe impl Send for Shared {}
 
 impl Shared {
-    pub(super) fn new(capacity: u32, lanes: u32) -> Self {
+    pub(super) fn new(capacity: u32, queue: CompletionQueue) -> Self {
         Self {
             reqs: CachePadded::new(PerCpuRef::new()),
             // A context is often full, and then stocks are opened and closed all the time: cheaper without sections.
             tags: Builder::new(capacity).portable().tags().expect("a context's capacity is below the most"),
-            queue: CompletionQueue::with_lanes(capacity, lanes),
+            queue,
             wait: EventCount::new(),
             finished: Arc::new(Gate::new()),
             slots: (0..capacity).map(|_| CachePadded::new(UnsafeCell::new(MaybeUninit::uninit()))).collect(),
@@ -207,8 +207,11 @@ impl Shared {
             // SAFETY: the references of 1. keep it alive until `release`.
             let shared = unsafe { this.as_ref() };
             publish(&shared.queue);
-            // The last write of `publish` was the ring's swap.
-            shared.wait.notify_after_rmw(|| shared.enough());
+            if shared.queue.ends_with_rmw() {
+                shared.wait.notify_after_rmw(|| shared.enough());
+            } else {
+                shared.wait.notify(|| shared.enough());
+            }
         }
         // SAFETY: handed on from 1. This is the last act: a reader may have the events already, but the
         // context cannot be freed before.

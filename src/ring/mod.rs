@@ -1,8 +1,7 @@
 //! Bounded completion rings: the tail is taken by one `swap`, events are read in place.
 //!
 //! [`Ring`] is one ring, many publishers, one reader at a time. [`CompletionQueue`] is a ring per CPU (a
-//! *lane*): a publisher uses the lane of its CPU, so publishers on different CPUs do not meet, and takes
-//! the next if that one is in use or full.
+//! *lane*): a publisher uses the lane of its CPU, so publishers on different CPUs do not meet.
 //!
 //! # How an event gets across
 //!
@@ -10,6 +9,10 @@
 //! it writes the event, stores the public tail, which is what readers look at, and swaps the new index back
 //! in. That second swap is also the full fence that whoever wakes readers needs between publishing and
 //! looking for sleepers. Readers never see `BUSY`.
+//!
+//! Where there are restartable sequences, a lane of a [`CompletionQueue`] has no lock: a section on the lane's own CPU
+//! writes the event and, as its last instruction, the tail. One that is interrupted has done nothing. So nobody ever
+//! waits behind a publisher that was preempted; but no fence comes with it either.
 //!
 //! # Never overrun
 //!
@@ -29,11 +32,20 @@
 //! | `ring.head.refresh` | `Acquire` | `ring.head.store` | as above |
 //! | `ring.len.head` | `Acquire` | `ring.head.store` | the tail that is read next is not behind the head |
 //! | `ring.reader.claim` | `Acquire` | `ring.reader.release` | the head, and the right to read slots |
+//! | `ring.append.tail` | `Release` | `ring.append.read` | an event is written before the tail, by a section's last store |
+//! | `ring.append.read` | `Acquire` | `ring.append.tail` | as above |
+//! | `ring.append.commit` | `Release` | `ring.append.refresh` | a place is given up after it was read |
+//! | `ring.append.refresh` | `Acquire` | `ring.append.commit` | as above |
+//! | `ring.append.limit` | `Release` | `ring.append.look` | passes it on to the section that writes there |
+//! | `ring.append.look` | `Acquire` | `ring.append.limit` | as above; in a section, the order of a load and the stores that depend on it |
+//! | `ring.append.claim` | `Acquire` | `ring.append.release` | as `ring.reader.claim` |
+//! | `ring.append.release` | `Release` | `ring.append.claim` | as above |
 //! | `ring.reader.release` | `Release` | `ring.reader.claim` | as above |
 //!
 //! Source: "aio: use xchg() instead of completion_lock" (2012), `fs/aio.c`, QEMU's `io_getevents_peek`
 //! (2016).
 
+mod append;
 mod lane;
 mod queue;
 
@@ -54,4 +66,12 @@ pub struct Event {
     pub res2: i64,
 }
 
-const _: () = assert!(size_of::<Event>() == 32);
+const _: () = assert!(size_of::<Event>() == 32 && align_of::<Event>() == align_of::<[u64; 4]>());
+
+impl Event {
+    /// Events as plain words.
+    fn words(events: &[Self]) -> &[[u64; 4]] {
+        // SAFETY: four words each, all of them numbers, and aligned alike.
+        unsafe { std::slice::from_raw_parts(events.as_ptr().cast(), events.len()) }
+    }
+}

@@ -1,26 +1,34 @@
 //! [`CompletionQueue`]: a ring per CPU.
 
+use super::append::Lanes;
 use super::{Event, Reader, Refused, Ring};
 use crate::cpu;
 use crate::percpu::CachePadded;
 use crate::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use crate::sync::{hint, thread};
+use std::slice;
+
+/// The most events that can be outstanding.
+const MAX: u32 = 1 << 29;
 
 /// Rings that are read as one: a lane per CPU, so that publishers on different CPUs do not meet.
 ///
-/// A publisher starts at its CPU's lane and takes the next one if that is in use or full. The lanes
-/// together hold twice what was asked for: as long as no more than `capacity` events are outstanding, and
-/// publishers preempted in the middle of [`publish`](Self::publish) hold no more than half of the lanes,
-/// the others go on without waiting. Otherwise they wait, as every publisher does behind a preempted one
-/// where there is a single lane.
+/// Where the system has restartable sequences (see [`cpu::kind`](crate::cpu::kind)), a publisher appends to its CPU's
+/// lane without a locked instruction, wait-free, and what that lane has no room for goes to one that all share.
+/// Elsewhere, or with a number of lanes that was [asked for](Self::with_lanes), a publisher starts at its CPU's lane
+/// and takes the next one if that is in use or full.
+///
+/// As long as no more than `capacity` events are outstanding there is always room. A publisher waits only for another
+/// that was preempted in the middle of [`publish`](Self::publish) on a lane that is not of one CPU: on the shared
+/// one, or if such hold half of all lanes.
 ///
 /// Events of one lane are read in order. Between lanes there is no order; [`with_lanes(_,
 /// 1)`](Self::with_lanes) gives one.
 ///
 /// # Costs
 ///
-/// 64 bytes per event of capacity (32 with one lane), up to twice that where lanes are rounded up to powers
-/// of two, and four padded lines per lane. A reader looks at every lane.
+/// 96 bytes per event of capacity (64 without restartable sequences, 32 with one lane), up to twice that where lanes
+/// are rounded up to powers of two, and two to four padded lines per lane. A reader looks at every lane.
 ///
 /// # Examples
 ///
@@ -34,6 +42,9 @@ use crate::sync::{hint, thread};
 /// ```
 #[derive(Debug)]
 pub struct CompletionQueue {
+    /// A lane per CPU, if there are sections to append to it.
+    own: Option<Lanes>,
+    /// Where else to publish: only one, if each CPU has its own.
     lanes: Box<[Ring]>,
     /// Where the next reader starts. Written by readers only.
     next: CachePadded<AtomicU32>,
@@ -46,20 +57,27 @@ impl CompletionQueue {
     ///
     /// If `capacity` is above 2²⁹.
     pub fn new(capacity: u32) -> Self {
-        Self::with_lanes(capacity, cpu::possible())
+        assert!(capacity <= MAX, "at most 2^29 events, {capacity} asked for");
+        let cpus = cpu::possible();
+        match Lanes::new((2 * capacity).div_ceil(cpus)) {
+            Some(own) => Self { own: Some(own), ..Self::with_lanes(capacity, 1) },
+            None => Self::with_lanes(capacity, cpus),
+        }
     }
 
-    /// As [`new`](Self::new), in `lanes` lanes (at least 1). One lane gives one order over all events.
+    /// As [`new`](Self::new), in `lanes` lanes (at least 1) that any CPU may publish to. One lane gives one order over
+    /// all events.
     ///
     /// # Panics
     ///
     /// If `capacity` is above 2²⁹.
     pub fn with_lanes(capacity: u32, lanes: u32) -> Self {
-        assert!(capacity <= 1 << 29, "at most 2^29 events, {capacity} asked for");
+        assert!(capacity <= MAX, "at most 2^29 events, {capacity} asked for");
         let lanes = lanes.max(1);
         // A lone lane needs no spare room: there is no other to go to.
         let per_lane = if lanes == 1 { capacity } else { (2 * capacity).div_ceil(lanes) };
         Self {
+            own: None,
             lanes: (0..lanes).map(|_| Ring::new(per_lane)).collect(),
             next: CachePadded::new(AtomicU32::new(0)),
         }
@@ -67,7 +85,21 @@ impl CompletionQueue {
 
     /// How many lanes there are.
     pub fn lanes(&self) -> usize {
-        self.lanes.len()
+        self.own_lanes() + self.lanes.len()
+    }
+
+    /// How many of them are of one CPU; they come first.
+    fn own_lanes(&self) -> usize {
+        self.own.as_ref().map_or(0, Lanes::len)
+    }
+
+    /// How many events one lane has, as stale as [`len`](Self::len).
+    #[inline]
+    fn len_of(&self, lane: usize) -> u32 {
+        match &self.own {
+            Some(own) if lane < own.len() => own.len_of(lane),
+            _ => self.lanes[lane - self.own_lanes()].len(),
+        }
     }
 
     /// How many events can be read.
@@ -78,13 +110,13 @@ impl CompletionQueue {
     /// what was read.
     #[inline]
     pub fn len(&self) -> u32 {
-        self.lanes.iter().map(Ring::len).fold(0, u32::saturating_add)
+        (0..self.lanes()).map(|lane| self.len_of(lane)).fold(0, u32::saturating_add)
     }
 
     /// Whether nothing can be read. As stale as [`len`](Self::len).
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.lanes.iter().all(Ring::is_empty)
+        (0..self.lanes()).all(|lane| self.len_of(lane) == 0)
     }
 
     /// Publishes all of `events`. They are in order, and adjacent unless they had to be split between lanes.
@@ -93,28 +125,48 @@ impl CompletionQueue {
     /// somebody reads.
     #[inline]
     pub fn publish(&self, events: &[Event]) {
-        let home = self.home();
-        let done = self.lanes[home].try_publish_batch(events).unwrap_or(0);
+        let done = match &self.own {
+            Some(own) => own.append(events),
+            None => self.lanes[self.home()].try_publish_batch(events).unwrap_or(0),
+        };
         if done < events.len() {
-            self.publish_elsewhere(home, &events[done..]);
+            self.publish_slow(&events[done..]);
         }
     }
 
     /// [`publish`](Self::publish) for one event.
     #[inline]
     pub fn publish_one(&self, event: Event) {
-        let home = self.home();
-        if self.lanes[home].try_publish(event).is_err() {
-            self.publish_elsewhere(home, &[event]);
+        let done = match &self.own {
+            Some(own) => own.append_all(slice::from_ref(&event)),
+            None => self.lanes[self.home()].try_publish(event).is_ok(),
+        };
+        if !done {
+            self.publish_slow(&[event]);
         }
     }
 
-    /// Publishes what `lane` would not take, in whichever takes it first.
+    /// Whether publishing ends with a locked instruction.
+    #[inline]
+    pub(crate) fn ends_with_rmw(&self) -> bool {
+        self.own.is_none()
+    }
+
+    /// Publishes what the lane of this CPU would not take, in whichever takes it first.
     #[cold]
-    fn publish_elsewhere(&self, mut lane: usize, mut events: &[Event]) {
-        let mut tried = 0;
+    fn publish_slow(&self, mut events: &[Event]) {
+        let (mut lane, mut tried) = (self.home(), 0);
         let mut backoff = hint::Backoff::default();
-        while !events.is_empty() {
+        loop {
+            if tried % self.lanes.len() == 0
+                && let Some(own) = &self.own
+            {
+                own.refresh();
+                events = &events[own.append(events)..];
+            }
+            if events.is_empty() {
+                return;
+            }
             lane = self.after(lane);
             match self.lanes[lane].try_publish_batch(events) {
                 Ok(n) => events = &events[n..],
@@ -151,14 +203,20 @@ impl CompletionQueue {
         // Relaxed twice: spreads readers over the lanes; any value will do.
         let mut lane = self.next.load(Relaxed) as usize;
         let mut read = 0;
-        for _ in 0..self.lanes.len() {
-            let ring = &self.lanes[lane];
-            lane = self.after(lane);
-            if ring.is_empty() {
+        let lanes = self.lanes();
+        for _ in 0..lanes {
+            let this = lane;
+            lane = if lane + 1 < lanes { lane + 1 } else { 0 };
+            if self.len_of(this) == 0 {
                 continue;
             }
-            let Some(mut reader) = ring.try_reader() else { continue };
-            read += drain(&mut reader, max - read, &mut f);
+            read += match &self.own {
+                Some(own) if this < own.len() => own.read(this, max - read, &mut f),
+                _ => {
+                    let ring = &self.lanes[this - self.own_lanes()];
+                    ring.try_reader().map_or(0, |mut reader| drain(&mut reader, max - read, &mut f))
+                }
+            };
             if read == max {
                 // Whoever comes next begins behind this lane, so that none is starved. Relaxed: as above.
                 self.next.store(lane as u32, Relaxed);

@@ -1,5 +1,6 @@
 //! Every model, by part.
 
+mod append;
 mod canary;
 mod context;
 mod credits;
@@ -18,6 +19,7 @@ pub(crate) fn all() -> Vec<Model> {
         refcount::models(),
         owner::models(),
         credits::models(),
+        append::models(),
         ring::models(),
         wait::models(),
         context::models(),

@@ -290,4 +290,42 @@ macro_rules! push_many {
         )
     };
 }
-pub(super) use {add, pop, pop_many, push, push_many, put, section, take};
+
+/// Appends the `$n` events, at least one, at `$events` to the slot's ring, if there is room for all of them.
+macro_rules! append {
+    ($area:expr, $mode:expr, $events:expr, $n:expr) => {
+        section!(
+            $area,
+            $mode,
+            [
+                "ldr {value}, [{slot}]",
+                "add {n}, {value}, {n}",
+                "ldr {place}, [{slot}, #16]",
+                "cmp {n}, {place}",
+                "b.hi {failed}",
+                "77:",
+                "ldr {place}, [{slot}, #24]",
+                "and {place}, {place}, {value}",
+                "ldr {word}, [{slot}, #8]",
+                "add {place}, {word}, {place}, lsl #5",
+                // After the tail: nobody's before the section commits.
+                "ldp {word}, {other}, [{events}]",
+                "stp {word}, {other}, [{place}]",
+                "ldp {word}, {other}, [{events}, #16]",
+                "stp {word}, {other}, [{place}, #16]",
+                "add {events}, {events}, #32",
+                "add {value}, {value}, #1",
+                "cmp {value}, {n}",
+                "b.ne 77b",
+                // Release: whoever reads the tail sees the events.
+                "stlr {n}, [{slot}]"
+            ],
+            events = inout(reg) $events => _,
+            n = inout(reg) $n => _,
+            place = out(reg) _,
+            word = out(reg) _,
+            other = out(reg) _,
+        )
+    };
+}
+pub(super) use {add, append, pop, pop_many, push, push_many, put, section, take};

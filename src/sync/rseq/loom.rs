@@ -158,6 +158,20 @@ pub(crate) unsafe fn push_many(
     unsafe { take(mode, 0, body) }
 }
 
+/// `body`, which does plainly what the section does.
+///
+/// # Safety
+///
+/// As [`section`].
+pub(crate) unsafe fn append(
+    mode: *const AtomicU64,
+    _: &[[u64; 4]],
+    body: impl FnOnce(u64, u32) -> bool,
+) -> bool {
+    // SAFETY: handed on.
+    unsafe { take(mode, 0, body) }
+}
+
 /// [`add`] of one unit.
 ///
 /// # Safety

@@ -99,6 +99,16 @@ pub(crate) unsafe fn push_many(_: *const AtomicU64, _: &[u32], _: impl FnOnce(u6
     false
 }
 
+/// Never appends.
+///
+/// # Safety
+///
+/// None to keep.
+#[inline(always)]
+pub(crate) unsafe fn append(_: *const AtomicU64, _: &[[u64; 4]], _: impl FnOnce(u64, u32) -> bool) -> bool {
+    false
+}
+
 /// Never called, since nothing was ever added.
 pub(crate) fn fence() -> bool {
     unreachable!("there are no sections");

@@ -281,4 +281,46 @@ macro_rules! push_many {
         )
     };
 }
-pub(super) use {add, pop, pop_many, push, push_many, put, section, take};
+
+/// Appends the `$n` events, at least one, at `$events` to the slot's ring, if there is room for all of them.
+macro_rules! append {
+    ($area:expr, $mode:expr, $events:expr, $n:expr) => {
+        section!(
+            $area,
+            $mode,
+            [
+                "mov {tail}, qword ptr [{slot} + {cpu}]",
+                "add {n}, {tail}",
+                "cmp {n}, qword ptr [{slot} + {cpu} + 16]",
+                "ja {failed}",
+                "77:",
+                "mov {place}, {tail}",
+                "and {place}, qword ptr [{slot} + {cpu} + 24]",
+                "shl {place}, 5",
+                "add {place}, qword ptr [{slot} + {cpu} + 8]",
+                // After the tail: nobody's before the section commits. A word at a time, as events are written just
+                // before: a wider load would wait for those stores.
+                "mov {word}, qword ptr [{events}]",
+                "mov qword ptr [{place}], {word}",
+                "mov {word}, qword ptr [{events} + 8]",
+                "mov qword ptr [{place} + 8], {word}",
+                "mov {word}, qword ptr [{events} + 16]",
+                "mov qword ptr [{place} + 16], {word}",
+                "mov {word}, qword ptr [{events} + 24]",
+                "mov qword ptr [{place} + 24], {word}",
+                "add {events}, 32",
+                "inc {tail}",
+                "cmp {tail}, {n}",
+                "jne 77b",
+                // Every store is a release on this processor.
+                "mov qword ptr [{slot} + {cpu}], {n}"
+            ],
+            events = inout(reg) $events => _,
+            n = inout(reg) $n => _,
+            tail = out(reg) _,
+            place = out(reg) _,
+            word = out(reg) _,
+        )
+    };
+}
+pub(super) use {add, append, pop, pop_many, push, push_many, put, section, take};
