@@ -139,6 +139,14 @@ impl Finished {
         event
     }
 
+    /// What its `drop` does.
+    #[inline(always)]
+    pub(super) fn publish(self) {
+        let shared = self.shared;
+        // SAFETY: the duty is ours now: as in `drop`.
+        unsafe { Shared::publish_one(shared, self.into_event()) };
+    }
+
     #[inline(always)]
     fn event(&self) -> ring::Event {
         ring::Event { data: self.tag.into(), obj: 0, res: self.res, res2: 0 }

@@ -139,7 +139,11 @@ impl<B: Backend> Context<B> {
         // SAFETY: 1. a whole request. 2. left alone unless it comes back.
         match unsafe { self.accept(&raw mut *request, || self.place()) } {
             Ok(submitted) => {
-                drop(submitted);
+                match submitted {
+                    // In place: by its `drop` it would go through memory, in pieces, and each load would wait.
+                    Submitted::Done(finished) => finished.publish(),
+                    other => drop(other),
+                }
                 self.backend.flush();
                 Ok(())
             }
