@@ -122,8 +122,7 @@ impl<B: Backend> Context<B> {
     ///
     /// # Staleness
     ///
-    /// Exact only while nobody submits or reads. Blocks for a moment on the pool of tags: for reports, not
-    /// for deciding.
+    /// Exact only while nobody submits or reads: for reports, not for deciding.
     pub fn outstanding(&self) -> u32 {
         self.capacity().saturating_sub(self.shared().tags.available())
     }
