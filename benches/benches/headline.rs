@@ -8,7 +8,7 @@ use ioctx::backend::Null;
 use ioctx::ring::{Event, Ring};
 use ioctx_benches::context::{self, Context};
 use ioctx_benches::refcount::{self, Count, counted::Object, ours};
-use ioctx_benches::ring::{self, Queue};
+use ioctx_benches::ring::{self, Both, Queue};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,12 +25,12 @@ fn get_put<C: Count>(criterion: &mut Criterion, name: &str) {
 
 fn publish_read<Q: Queue>(criterion: &mut Criterion, name: &str) {
     ring::check::<Q>();
-    let queue = Q::new();
+    let mut ends = Both::<Q>::new();
     let mut group = criterion.benchmark_group("publish+read");
     for batch in BATCHES {
         group.throughput(Throughput::Elements(batch as u64));
         group.bench_function(format!("{name}/{batch}"), |bencher| {
-            bencher.iter_custom(|n| timed(|| ring::alone(&queue, batch, n)));
+            bencher.iter_custom(|n| timed(|| ring::alone(&mut ends, batch, 64, n)));
         });
     }
 }

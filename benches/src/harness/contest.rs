@@ -13,6 +13,8 @@ use std::time::Instant;
 pub struct Contest<'a> {
     pub(super) title: &'static str,
     pub(super) unit: Unit,
+    /// The most rounds there are.
+    rounds: usize,
     groups: Vec<Group<'a>>,
 }
 
@@ -27,12 +29,17 @@ struct Group<'a> {
 impl<'a> Contest<'a> {
     /// An empty one.
     pub fn new(title: &'static str) -> Self {
-        Self { title, unit: Unit::Nanoseconds, groups: Vec::new() }
+        Self { title, unit: Unit::Nanoseconds, rounds: usize::MAX, groups: Vec::new() }
     }
 
     /// An empty one whose table is in microseconds.
     pub fn in_microseconds(title: &'static str) -> Self {
         Self { unit: Unit::Microseconds, ..Self::new(title) }
+    }
+
+    /// With at most so many rounds, where there are many cases.
+    pub fn rounds(self, rounds: usize) -> Self {
+        Self { rounds, ..self }
     }
 
     /// Adds cases that are to be compared with each other: what they do on `threads` threads, `batch` at a
@@ -45,6 +52,7 @@ impl<'a> Contest<'a> {
     /// Measures all groups in this process, which began when `began` says.
     pub(super) fn measure(self, plan: &Plan, began: Instant) -> Table {
         let mut probes = Vec::new();
+        let plan = &Plan { rounds: plan.rounds.min(self.rounds), ..*plan };
         let measured = self.groups.into_iter().flat_map(|group| group.measure(plan, began, &mut probes));
         let rows = measured.collect();
         Table { title: self.title.into(), rows, probes }
