@@ -30,7 +30,7 @@ mod together;
 pub use bench::{Bench, Target};
 pub use case::{Case, undisturbed};
 pub use contest::Contest;
-pub use os::cpus;
+pub use os::{cpus, thread_switches};
 pub use plan::Plan;
 pub use results::{Run, Which, times};
 pub use together::{Place, spin_until, together};

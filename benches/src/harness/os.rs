@@ -14,7 +14,8 @@ pub fn cpus() -> &'static [usize] {
     })
 }
 
-pub(super) use system::{pin, process_switches, thread_switches};
+pub use system::thread_switches;
+pub(super) use system::{pin, process_switches};
 
 #[cfg(target_os = "linux")]
 mod system {
@@ -63,6 +64,7 @@ mod system {
 
     pub fn pin(_cpu: usize) {}
 
+    /// Not known.
     pub fn thread_switches() -> u64 {
         0
     }

@@ -1,9 +1,11 @@
 //! How long one call is held up by a thread that has lost its CPU in the middle of another: [`held`].
 //!
 //! Whoever needs what such a thread holds, a lock or a slot, waits until it runs again: for as long as other threads'
-//! turns take. Here [`BUSY`] threads publish and read as fast as they can. Two others, whose calls are timed, sleep in
-//! between: so they take their CPU from a busy one, wherever that is just then, and are hardly ever switched out in a
-//! call of their own. The floor is [`Own`], where nobody waits for anybody.
+//! turns take. Here [`BUSY`] threads publish and read as fast as they can; one in [`SAMPLED`] of their calls is timed.
+//! Most of the long ones among these are of threads that lost their CPU in a call of their own, whatever the queue does.
+//! So there are two more threads, which sleep between their calls: they take their CPU from a busy one, wherever that
+//! is just then, and are hardly ever switched out themselves. Their longest calls show how long one is held up; the
+//! floor is [`Own`], where nobody waits for anybody.
 //!
 //! Everybody reads one event after each that it has published: so no queue is ever full, and no reader waits because
 //! there is nothing to read.
@@ -20,7 +22,9 @@ use std::time::{Duration, Instant};
 
 /// How many threads publish and read without a pause.
 pub const BUSY: usize = 8;
-/// How many are timed.
+/// One in how many of their calls is timed.
+const SAMPLED: u64 = 8;
+/// How many threads sleep between their calls.
 const TIMED: usize = 2;
 /// How long these sleep, at least. The system adds as much again.
 const SLEEP: Duration = Duration::from_micros(50);
@@ -30,9 +34,11 @@ const PATIENCE: u32 = 32;
 /// How long calls took.
 #[derive(Debug, Default)]
 pub struct Held {
-    /// From the first try to the one that published the event.
+    /// Busy threads, from the first try to the one that published the event.
+    pub busy: Vec<Duration>,
+    /// Those that sleep in between, the same.
     pub publish: Vec<Duration>,
-    /// From the first try to the one that found an event.
+    /// Those that sleep in between, from the first try to the one that found an event.
     pub read: Vec<Duration>,
 }
 
@@ -42,8 +48,8 @@ pub struct Held {
 ///
 /// If there was no call.
 pub fn p999(mut calls: Vec<Duration>) -> Duration {
-    calls.sort_unstable();
-    calls[(calls.len() - 1) * 999 / 1000]
+    let last = calls.len() - 1;
+    *calls.select_nth_unstable(last * 999 / 1000).1
 }
 
 /// The time of the longest.
@@ -55,7 +61,7 @@ pub fn longest(calls: Vec<Duration>) -> Duration {
     calls.into_iter().max().expect("calls were timed")
 }
 
-/// Has the timed threads call for about so long.
+/// Has the threads that sleep between their calls make some for about so long.
 ///
 /// # Panics
 ///
@@ -66,46 +72,55 @@ pub fn held<Q: Queue>(length: Duration) -> Held {
     let (to, from) = Q::ends(threads, threads);
     let to: Vec<End<Q::Publisher>> = to.into_iter().map(end).collect();
     let from: Vec<End<Q::Reader>> = from.into_iter().map(end).collect();
-    let (timed, done) = (Mutex::new(Held::default()), CachePadded::new(AtomicUsize::new(0)));
+    let (all, done) = (Mutex::new(Held::default()), CachePadded::new(AtomicUsize::new(0)));
     together(&vec![Place::Anywhere; threads], |worker| {
         let (mut to, mut from) = (to[worker].try_lock().expect(OWN), from[worker].try_lock().expect(OWN));
-        let mut number = (worker as u64) << 32;
-        let mut publish = || {
-            number += 1;
-            let mut pause = Pause::new(PATIENCE);
-            while to.publish(&[event(number)]) == 0 {
-                pause.once();
+        let mut calls = Held::default();
+        if worker < TIMED {
+            let began = Instant::now();
+            while began.elapsed() < length {
+                thread::sleep(SLEEP);
+                calls.publish.push(timed(|| publish(&mut *to)));
+                calls.read.push(timed(|| read(&mut *from)));
             }
-        };
-        let mut read = || {
-            let mut pause = Pause::new(PATIENCE);
-            while from.read(1, |event| assert_eq!(event.obj, !event.data, "it came out whole")) == 0 {
-                pause.once();
-            }
-        };
-        if worker >= TIMED {
-            while done.load(Relaxed) < TIMED {
-                publish();
-                read();
-            }
-            return;
+            done.fetch_add(1, Relaxed);
         }
-        let (began, mut calls) = (Instant::now(), Held::default());
-        while began.elapsed() < length {
-            thread::sleep(SLEEP);
-            let start = Instant::now();
-            publish();
-            let between = Instant::now();
-            read();
-            calls.publish.push(between - start);
-            calls.read.push(between.elapsed());
+        // Those that are done with it join in.
+        while done.load(Relaxed) < TIMED {
+            calls.busy.push(timed(|| publish(&mut *to)));
+            read(&mut *from);
+            for _ in 1..SAMPLED {
+                publish(&mut *to);
+                read(&mut *from);
+            }
         }
-        done.fetch_add(1, Relaxed);
-        let mut all = timed.lock().expect("no timed thread has failed");
+        let mut all = all.lock().expect("no thread has failed");
+        all.busy.append(&mut calls.busy);
         all.publish.append(&mut calls.publish);
         all.read.append(&mut calls.read);
     });
-    timed.into_inner().expect("no timed thread has failed")
+    all.into_inner().expect("no thread has failed")
+}
+
+/// How long it takes. Includes reading the clock.
+fn timed(call: impl FnOnce()) -> Duration {
+    let start = Instant::now();
+    call();
+    start.elapsed()
+}
+
+fn publish(to: &mut impl Publish) {
+    let mut pause = Pause::new(PATIENCE);
+    while to.publish(&[event(1)]) == 0 {
+        pause.once();
+    }
+}
+
+fn read(from: &mut impl Read) {
+    let mut pause = Pause::new(PATIENCE);
+    while from.read(1, |event| assert_eq!(event.obj, !event.data, "it came out whole")) == 0 {
+        pause.once();
+    }
 }
 
 /// A queue for each thread: nobody waits for anybody. Passes nothing from one thread to another.

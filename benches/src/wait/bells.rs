@@ -1,77 +1,15 @@
-//! Who can wake a sleeper cheapest, if there is one: [`Bell`].
+//! Ours and what one would use instead.
 
-use crate::harness::{Place, together};
+use super::Bell;
 use event_listener::{Event, Listener, listener};
-use ioctx::percpu::CachePadded;
 use ioctx::wait::EventCount;
-use std::hint::black_box;
+#[cfg(target_os = "linux")]
+use rustix::thread::futex;
+#[cfg(target_os = "linux")]
+use std::sync::atomic::AtomicU32;
 use std::sync::atomic::{AtomicU64, Ordering::*, fence};
 use std::sync::{Condvar, Mutex, OnceLock};
 use std::thread::{self, Thread};
-use std::time::Duration;
-
-/// Wakes one sleeper.
-pub trait Bell: Default + Send + Sync {
-    /// Carries out `change`, then wakes the sleeper if there is one.
-    fn ring(&self, change: impl FnOnce());
-
-    /// Sleeps until `ready`. One thread at a time.
-    fn sleep_until(&self, ready: impl Fn() -> bool);
-}
-
-/// The loop: rings a bell that nobody listens to, `n` times.
-#[inline]
-pub fn rings<B: Bell>(bell: &B, n: u64) {
-    for _ in 0..n {
-        bell.ring(|| black_box(()));
-    }
-}
-
-/// The other loop: two threads wake each other in turn, `n` times each, on the CPUs given. Returns the time
-/// it took.
-///
-/// Between two CPUs it can happen that each finds the ball before it falls asleep, for a while: then the
-/// time is that of a cache line, and few context switches are counted.
-///
-/// # Panics
-///
-/// If the ball was not where it had to be in the end.
-pub fn round_trips<B: Bell>(n: u64, places: [Place; 2]) -> Duration {
-    let bells = [CachePadded::new(B::default()), CachePadded::new(B::default())];
-    let ball = CachePadded::new(AtomicU64::new(0));
-    let elapsed = together(&places, |side| {
-        for trip in 0..n {
-            let mine = 2 * trip + side as u64;
-            bells[side].sleep_until(|| ball.load(Acquire) == mine);
-            bells[1 - side].ring(|| ball.store(mine + 1, Release));
-        }
-    });
-    assert_eq!(ball.load(Acquire), 2 * n, "every trip was made");
-    elapsed
-}
-
-/// A bell that has been rung for a sleeper before: some set up what they need only then.
-pub fn used<B: Bell>() -> B {
-    let (bell, done) = (B::default(), AtomicU64::new(0));
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            thread::sleep(Duration::from_millis(1));
-            bell.ring(|| done.store(1, Release));
-        });
-        bell.sleep_until(|| done.load(Acquire) == 1);
-    });
-    bell
-}
-
-/// Checks that a contender loses no wake-up.
-///
-/// # Panics
-///
-/// If one goes astray. Hangs if one is lost.
-pub fn check<B: Bell>() {
-    round_trips::<B>(1000, [Place::Anywhere; 2]);
-    rings(&used::<B>(), 1000);
-}
 
 impl Bell for EventCount {
     #[inline]
@@ -204,6 +142,45 @@ impl Bell for Park {
         fence(SeqCst);
         while !ready() {
             thread::park();
+        }
+    }
+}
+
+/// A word that the system sleeps on, for one sleeper.
+#[cfg(target_os = "linux")]
+#[derive(Debug, Default)]
+pub struct Futex(AtomicU32);
+
+#[cfg(target_os = "linux")]
+impl Futex {
+    /// Somebody sleeps, or is about to.
+    const ASLEEP: u32 = 1;
+    const NOBODY: u32 = 0;
+}
+
+#[cfg(target_os = "linux")]
+impl Bell for Futex {
+    #[inline]
+    fn ring(&self, change: impl FnOnce()) {
+        change();
+        // SeqCst: pairs with the sleeper's. Either we see that it sleeps, or it sees the change.
+        fence(SeqCst);
+        if self.0.load(Relaxed) == Self::ASLEEP {
+            self.0.store(Self::NOBODY, Relaxed);
+            futex::wake(&self.0, futex::Flags::PRIVATE, 1).expect("the word is there");
+        }
+    }
+
+    fn sleep_until(&self, ready: impl Fn() -> bool) {
+        loop {
+            self.0.store(Self::ASLEEP, Relaxed);
+            fence(SeqCst);
+            if ready() {
+                self.0.store(Self::NOBODY, Relaxed);
+                return;
+            }
+            // However it ended, the loop looks again.
+            let _outcome = futex::wait(&self.0, futex::Flags::PRIVATE, Self::ASLEEP, None);
         }
     }
 }
