@@ -25,6 +25,25 @@ fn lone<T>(of: T, count: usize) -> Vec<T> {
     vec![of]
 }
 
+/// The ends of a channel that passes events one by one.
+macro_rules! by_one {
+    ($sender:ty, $receiver:ty) => {
+        impl Publish for $sender {
+            #[inline]
+            fn publish(&mut self, events: &[Event]) -> usize {
+                one_by_one(events, |event| self.try_send(event).is_ok())
+            }
+        }
+
+        impl Read for $receiver {
+            #[inline]
+            fn read(&mut self, max: usize, each: impl FnMut(&Event)) -> usize {
+                each_of(max, || self.try_recv().ok(), each)
+            }
+        }
+    };
+}
+
 /// `crossbeam_channel::bounded`.
 #[derive(Debug)]
 pub struct Crossbeam;
@@ -40,19 +59,7 @@ impl Queue for Crossbeam {
     }
 }
 
-impl Publish for crossbeam_channel::Sender<Event> {
-    #[inline]
-    fn publish(&mut self, events: &[Event]) -> usize {
-        one_by_one(events, |event| self.try_send(event).is_ok())
-    }
-}
-
-impl Read for crossbeam_channel::Receiver<Event> {
-    #[inline]
-    fn read(&mut self, max: usize, each: impl FnMut(&Event)) -> usize {
-        each_of(max, || self.try_recv().ok(), each)
-    }
-}
+by_one!(crossbeam_channel::Sender<Event>, crossbeam_channel::Receiver<Event>);
 
 /// `std::sync::mpsc::sync_channel`.
 #[derive(Debug)]
@@ -69,19 +76,7 @@ impl Queue for SyncChannel {
     }
 }
 
-impl Publish for mpsc::SyncSender<Event> {
-    #[inline]
-    fn publish(&mut self, events: &[Event]) -> usize {
-        one_by_one(events, |event| self.try_send(event).is_ok())
-    }
-}
-
-impl Read for mpsc::Receiver<Event> {
-    #[inline]
-    fn read(&mut self, max: usize, each: impl FnMut(&Event)) -> usize {
-        each_of(max, || self.try_recv().ok(), each)
-    }
-}
+by_one!(mpsc::SyncSender<Event>, mpsc::Receiver<Event>);
 
 /// `thingbuf::mpsc::blocking`.
 #[derive(Debug)]
@@ -98,19 +93,7 @@ impl Queue for ThingMpsc {
     }
 }
 
-impl Publish for thing::Sender<Event> {
-    #[inline]
-    fn publish(&mut self, events: &[Event]) -> usize {
-        one_by_one(events, |event| self.try_send(event).is_ok())
-    }
-}
-
-impl Read for thing::Receiver<Event> {
-    #[inline]
-    fn read(&mut self, max: usize, each: impl FnMut(&Event)) -> usize {
-        each_of(max, || self.try_recv().ok(), each)
-    }
-}
+by_one!(thing::Sender<Event>, thing::Receiver<Event>);
 
 /// A receiver, and what was received but not shown yet.
 #[derive(Debug)]

@@ -81,6 +81,8 @@ pub fn held<Q: Queue>(length: Duration) -> Held {
             while began.elapsed() < length {
                 thread::sleep(SLEEP);
                 calls.publish.push(timed(|| publish(&mut *to)));
+                // Or whoever has just waited for a lock would find it free now.
+                thread::sleep(SLEEP);
                 calls.read.push(timed(|| read(&mut *from)));
             }
             done.fetch_add(1, Relaxed);
