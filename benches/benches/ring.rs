@@ -95,7 +95,7 @@ const HELD: [&str; 3] = [
 ];
 
 /// What between threads takes a repetition each, in the many contests there are.
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 4;
 
 fn by_itself<Q: Queue>(name: &str, batch: usize, read: usize) -> Case<'static> {
     let ends = Mutex::new(Both::<Q>::new());
