@@ -2,24 +2,27 @@
 //!
 //! # What is compared
 //!
-//! Everybody carries events of 32 bytes, holds 1024 of them, and never blocks: the loops wait.
+//! Everybody carries events of 32 bytes and holds 1024 of them. Where one cannot go on the loop waits, the same for all.
 //!
 //! | contender | publishers | readers | published at once | read at once | what it does not do |
 //! |---|---|---|---|---|---|
 //! | `CompletionQueue` with credits | any | any | any | any | keep one order |
 //! | `CompletionQueue` | any | any | any | any | keep one order; refuse when it is full |
 //! | `Ring` | any | one at a time | any | any | let a publisher in while another is at it |
-//! | `ArrayQueue`, `ConcurrentQueue`, `ThingBuf`, `crossbeam_channel` | any | any | 1 | 1 | |
-//! | `thingbuf::mpsc`, `sync_channel` | any | 1 | 1 | 1 | |
-//! | `kanal`, `flume` | any | any | 1 | all there are | |
-//! | `disruptor`, polled | any | 1 | any | any | hand an event to one of several readers |
-//! | `rtrb` | 1 | 1 | any | any | |
-//! | `Mutex<VecDeque>` | any | any | any | any | |
+//! | `ArrayQueue`, `ConcurrentQueue`, `ThingBuf`, `crossbeam_channel` | any | any | 1 | 1 | batches |
+//! | `thingbuf::mpsc`, `sync_channel` | any | 1 | 1 | 1 | batches |
+//! | `kanal`, `flume` | any | any | 1 | all there are | let anybody in while another is at it |
+//! | `disruptor`, polled | any | 1 | any | any | hand each event to one of several readers |
+//! | `rtrb` | 1 | 1 | any | any | serve a third thread |
+//! | `Mutex<VecDeque>` | any | any | any | any | let anybody in while another is at it |
 //!
 //! The targets are for the first: as it is meant to be used, with a credit taken for every event and put back when it
-//! has been read. What cannot take part in a contest is left out of it. `disruptor`'s managed consumers are threads of
-//! its own, so only its poller fits; and with several readers each would be shown every event. Of those that publish
-//! and read one by one only two take part where batches are passed between threads.
+//! has been read. Where publishers are faster than readers every queue is full most of the time: then all credits are
+//! out, which is their dear case.
+//!
+//! What cannot take part in a contest is left out of it. `disruptor`'s managed consumers are threads of its own, so only
+//! its poller fits; and several pollers would each be shown every event. Of those that pass events one by one, two take
+//! part where batches go between threads.
 
 use concurrent_queue::ConcurrentQueue;
 use crossbeam_queue::ArrayQueue;

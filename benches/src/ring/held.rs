@@ -1,7 +1,7 @@
 //! How long one call is held up by a thread that has lost its CPU in the middle of another: [`held`].
 //!
 //! Whoever needs what such a thread holds, a lock or a slot, waits until it runs again: for as long as other threads'
-//! turns take. Here [`BUSY`] threads publish and read as fast as they can; one in [`SAMPLED`] of their calls is timed.
+//! turns take. Here [`BUSY`] threads publish and read as fast as they can, and some of their calls are timed.
 //! Most of the long ones among these are of threads that lost their CPU in a call of their own, whatever the queue does.
 //! So there are two more threads, which sleep between their calls: they take their CPU from a busy one, wherever that
 //! is just then, and are hardly ever switched out themselves. Their longest calls show how long one is held up; the

@@ -6,11 +6,11 @@
 //! | [`shared`] | queues that everybody uses through one reference |
 //! | [`handles`] | queues that give each thread an end of its own, among them those for one publisher and one reader |
 //!
-//! Three loops: [`alone`] on one thread, [`pass`](pass::pass) between threads, and [`held`], in which more threads
-//! than CPUs publish and each call is timed. [`empty`] asks for what is not there.
+//! Four loops: [`alone`] on one thread, [`pass`](pass::pass) between threads, [`held`](held::held), in which more
+//! threads than CPUs publish and read and calls are timed one by one, and [`looks`](empty::looks) at what is empty.
 //!
-//! Nobody blocks in the loops: where a queue has calls that do, those that do not are used, and the loops wait, all in
-//! the same way. So what a channel can do to sleepers is not measured here.
+//! Where a queue has calls that sleep, those that do not are used, and the loops wait, the same for all: what a channel
+//! does for sleepers is not measured here.
 
 pub mod empty;
 pub mod handles;
