@@ -91,6 +91,7 @@ const PASSED: [(&str, usize, usize, usize, &[usize]); 10] = [
 
 const WAYS: &str = "three ways of publishing: 1, 2, 4 and 8 publishers, 1 reader, up to 64 read at once";
 const EMPTY: &str = "nothing is there";
+const EMPTY_READ: &str = "ioctx CompletionQueue::read";
 const HELD: [&str; 3] = [
     "8 threads publish and read: publishing, all but one call in a thousand",
     "who joins them now and then, held up at most when publishing",
@@ -159,7 +160,8 @@ macro_rules! ways {
             $case::<CompletionQueue>("ioctx CompletionQueue: a lane per CPU", $shape),
             $case::<Ring>("ioctx Ring: one swap", $shape),
             $case::<Locked>("Mutex<VecDeque>: a mutex", $shape),
-            // An append per CPU goes here.
+            // One line per way. The append per CPU goes here:
+            // $case::<TheTypeWithShared>("ioctx TheType: an append per CPU", $shape),
         ]
     };
 }
@@ -222,8 +224,6 @@ const TARGETS: &[Target] = targets! {
     "alone, by 64: ns", "<= 5", |run| run.ns(ALONE[2].0, CREDITS, 1, 64);
     "an empty read: ns", "<= 2.5", |run| run.ns(EMPTY, EMPTY_READ, 1, 1);
 };
-
-const EMPTY_READ: &str = "ioctx CompletionQueue::read";
 
 fn main() {
     let mut bench = Bench::start("ring", env!("CARGO_TARGET_TMPDIR"));
