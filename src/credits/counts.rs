@@ -216,6 +216,17 @@ impl Credits {
         self.0.resize(n)
     }
 
+    /// A credit for units that were let go of by [`Credit::into_raw`].
+    ///
+    /// # Safety
+    ///
+    /// 1. `n` units of these credits were, and nobody has made a credit for them since. (Nothing here depends on it;
+    ///    but whoever counts on there being no more than `total` may.)
+    #[inline]
+    pub unsafe fn from_raw(&self, n: u32) -> Credit<'_> {
+        Credit { credits: self, n }
+    }
+
     /// How many units there are in all.
     pub fn total(&self) -> u32 {
         self.0.total()
@@ -344,6 +355,13 @@ impl Credit<'_> {
     /// Gives the units back, as dropping it does.
     #[inline]
     pub fn put(self) {}
+
+    /// Keeps the units handed out, for somebody who carries only a number. As [`forget`](std::mem::forget), until
+    /// [`Credits::from_raw`] makes a credit of it again.
+    #[inline]
+    pub fn into_raw(self) -> u32 {
+        std::mem::ManuallyDrop::new(self).n
+    }
 }
 
 impl Drop for Credit<'_> {

@@ -104,8 +104,7 @@ impl Handles {
         if !tag.is_of(&self.tags) {
             return Err(tag);
         }
-        let index = tag.index();
-        std::mem::forget(tag);
+        let index = tag.into_raw();
         let word = &self.generations[index as usize];
         // Relaxed: nobody else changes it until the handle is known, and whoever did last handed it over with the tag.
         let generation = word.load(Relaxed).wrapping_add(1);
@@ -135,7 +134,7 @@ impl Handles {
             return Err(Stale(handle));
         }
         // SAFETY: its holder has forgotten it in `leave`, and only we have got it out.
-        Ok(unsafe { Tag::from_raw(&self.tags, index) })
+        Ok(unsafe { self.tags.from_raw(index) })
     }
 
     /// Whether the tag is left in `handle`.

@@ -211,6 +211,16 @@ impl Tags {
         Ok(before)
     }
 
+    /// The tag that was let go of by [`Tag::into_raw`].
+    ///
+    /// # Safety
+    ///
+    /// 1. `index` was, of these tags, and nobody has made a tag of it since.
+    #[inline]
+    pub unsafe fn from_raw(&self, index: u32) -> Tag<'_> {
+        Tag { tags: self, index }
+    }
+
     /// How many tags there are in all.
     pub fn total(&self) -> u32 {
         self.free.total()
@@ -377,14 +387,7 @@ pub struct Tag<'a> {
     index: u32,
 }
 
-impl<'a> Tag<'a> {
-    /// # Safety
-    ///
-    /// 1. `index` was taken from `tags` and is nobody else's.
-    pub(super) unsafe fn from_raw(tags: &'a Tags, index: u32) -> Self {
-        Self { tags, index }
-    }
-
+impl Tag<'_> {
     /// The integer, below the total.
     pub fn index(&self) -> u32 {
         self.index
@@ -393,6 +396,13 @@ impl<'a> Tag<'a> {
     /// Gives the tag back, as dropping it does.
     #[inline]
     pub fn put(self) {}
+
+    /// Keeps the tag handed out, for somebody who carries only a number. As [`forget`](mem::forget), until
+    /// [`Tags::from_raw`] makes a tag of it again. [`Handles`](super::Handles) do that without being unsafe.
+    #[inline]
+    pub fn into_raw(self) -> u32 {
+        mem::ManuallyDrop::new(self).index
+    }
 
     pub(super) fn is_of(&self, tags: &Tags) -> bool {
         std::ptr::eq(self.tags, tags)

@@ -2,11 +2,8 @@
 
 use super::shared::Shared;
 use super::{Event, SLOTS};
-use ioctx::credits::{Credit, Credits};
+use ioctx::credits::Credits;
 use ioctx::ring::{CompletionQueue, Ring};
-use std::mem::{self, ManuallyDrop};
-use std::ptr;
-use std::sync::OnceLock;
 
 /// Ours, a ring per CPU, and nobody counts what is outstanding. Made for half of [`SLOTS`], since it has twice the
 /// slots: so all contenders have as many. When all are taken it waits by itself.
@@ -35,41 +32,28 @@ impl Shared for CompletionQueue {
 #[derive(Debug)]
 pub struct WithCredits {
     queue: CompletionQueue,
-    credits: &'static Credits,
-    /// All credits, once more. Only ever copied from, as many as publishers have forgotten.
-    all: ManuallyDrop<Credit<'static>>,
+    credits: Credits,
 }
 
 impl WithCredits {
     /// Puts `n` credits back that publishers took.
     #[inline]
     fn put(&self, n: usize) {
-        // SAFETY: 1. valid for reads. 2. A credit is a reference and a number, neither of which cares about being
-        // copied; what is dropped of the copy are `n` credits that a publisher has forgotten, the rest is forgotten
-        // here.
-        let mut all = ManuallyDrop::new(unsafe { ptr::read(&*self.all) });
-        drop(all.split_off(n as u32));
+        // SAFETY: publishers let go of one for each event.
+        drop(unsafe { self.credits.from_raw(n as u32) });
     }
 }
 
 impl Shared for WithCredits {
-    /// All use the same credits, one after the other: each gives all of them back.
     fn new() -> Self {
-        static CREDITS: OnceLock<Credits> = OnceLock::new();
-        let credits = CREDITS.get_or_init(|| Credits::new(SLOTS));
-        let all = credits.try_take(SLOTS).expect("whoever had some gave them back");
-        // SAFETY: 1. valid for reads. 2. As in `put`.
-        let copy = ManuallyDrop::new(unsafe { ptr::read(&raw const all) });
-        drop(all);
-        Self { queue: CompletionQueue::new(SLOTS), credits, all: copy }
+        Self { queue: CompletionQueue::new(SLOTS), credits: Credits::new(SLOTS) }
     }
 
     #[inline]
     fn publish(&self, events: &[Event]) -> usize {
         let Ok(credit) = self.credits.try_take_up_to(events.len() as u32) else { return 0 };
-        let n = credit.len() as usize;
         // Whoever reads the events puts it back.
-        mem::forget(credit);
+        let n = credit.into_raw() as usize;
         Shared::publish(&self.queue, &events[..n])
     }
 
