@@ -126,6 +126,24 @@ fn unfair_is_whoever_asks() {
 }
 
 #[test]
+fn who_asks_again_in_vain_hands_on() {
+    for (_, credits) in kinds(2).into_iter().filter(|(fair, _)| !fair) {
+        let held = credits.try_take(2).unwrap();
+        let bells = [(); 2].map(|()| Arc::new(Bell::default()));
+        let (mut two, mut one) = (pin!(credits.take_async(2)), pin!(credits.take_async(1)));
+        assert!(poll(two.as_mut(), &bells[0]).is_pending());
+        assert!(poll(one.as_mut(), &bells[1]).is_pending());
+        drop(held);
+        assert_eq!([0, 1].map(|i| bells[i].rung()), [1, 0], "there are two for the one, and then none");
+        let quicker = credits.try_take(1).unwrap();
+        assert!(poll(two.as_mut(), &bells[0]).is_pending(), "too late");
+        assert_eq!([0, 1].map(|i| bells[i].rung()), [1, 1], "one is free, and wanted");
+        assert!(poll(one.as_mut(), &bells[1]).is_ready());
+        drop(quicker);
+    }
+}
+
+#[test]
 fn who_leaves_hands_on() {
     for (fair, credits) in kinds(2) {
         let mut held = credits.try_take(2).unwrap();

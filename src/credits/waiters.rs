@@ -100,13 +100,13 @@ impl<S: Stock> Allocator<S> {
     }
 
     /// Takes `want` units from the number of those in the pool; or has `wake` wait for them, and returns by which
-    /// name.
-    fn take_or_join(&self, want: u32, wake: Wake) -> Option<u64> {
+    /// name. `told` is whether this was picked before, and only told.
+    fn take_or_join(&self, want: u32, wake: Wake, mut told: bool) -> Option<u64> {
         let mut queue = self.queue();
-        let alone = queue.waiting.is_empty();
         // Relaxed: read again by the exchange.
         let mut word = self.pool.word.load(Relaxed);
         loop {
+            let alone = queue.waiting.is_empty();
             if count(word) >= want.into() && (alone || !self.fair()) {
                 let next = (word - units(want)) & if alone { !WAITERS } else { !0 };
                 // Acquire: pairs with every addition, as in `take_from_pool`. Relaxed: tried again.
@@ -125,6 +125,15 @@ impl<S: Stock> Allocator<S> {
                 }
             } else if word & CLOSED == 0 {
                 self.sweep(WAITERS);
+                // Relaxed: as above.
+                word = self.pool.word.load(Relaxed);
+            } else if told && !alone {
+                // Others were not told because of what was meant for this one: what is left of it may be enough for
+                // them. Before it joins, so that it is not left in the queue if a waker panics.
+                told = false;
+                drop(queue);
+                self.serve();
+                queue = self.queue();
                 // Relaxed: as above.
                 word = self.pool.word.load(Relaxed);
             } else {
@@ -207,9 +216,11 @@ impl<S: Stock> Allocator<S> {
     #[cold]
     pub(super) fn wait(&self, want: u32, deadline: Option<Instant>) -> Result<(), WaitError> {
         self.check(want)?;
+        let mut told = false;
         loop {
             let parker = Arc::new(Parker::new());
-            let Some(id) = self.take_or_join(want, Wake::Thread(Arc::clone(&parker))) else { return Ok(()) };
+            let wake = Wake::Thread(Arc::clone(&parker));
+            let Some(id) = self.take_or_join(want, wake, told) else { return Ok(()) };
             // A signal does not end it.
             let parked = loop {
                 match parker.park(deadline) {
@@ -227,7 +238,7 @@ impl<S: Stock> Allocator<S> {
                     return Err(WaitError::TimedOut);
                 }
                 // Somebody may have been quicker.
-                _ => {}
+                _ => told = true,
             }
         }
     }
@@ -256,6 +267,7 @@ impl<'a, S: Stock> Waiting<'a, S> {
     pub(super) fn poll(&mut self, context: &Context<'_>) -> Poll<Result<(), WaitError>> {
         // Cloned and dropped without the lock: a waker may call back.
         let mut wake = Wake::Task(context.waker().clone());
+        let told = self.id.is_some();
         if let Some(id) = self.id {
             let mut queue = self.allocator.queue();
             if let Ok(place) = queue.place(id) {
@@ -270,7 +282,7 @@ impl<'a, S: Stock> Waiting<'a, S> {
             }
         }
         self.allocator.check(self.want)?;
-        self.id = self.allocator.take_or_join(self.want, wake);
+        self.id = self.allocator.take_or_join(self.want, wake, told);
         if self.id.is_some() { Poll::Pending } else { Poll::Ready(Ok(())) }
     }
 }
