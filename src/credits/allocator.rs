@@ -203,17 +203,18 @@ impl<S: Stock> Allocator<S> {
     /// fewer anywhere, but `least`, all of them. Returns how many. If the pool has more, the stock is refilled.
     #[cold]
     pub(super) fn take_from_pool(&self, least: u32, most: u32) -> Result<u32, Exhausted> {
-        self.take_if(least, most, self.built.policy == Policy::Exact)
+        self.take_if(least, most, self.built.policy == Policy::Exact, 0)
     }
 
-    /// [`take_from_pool`](Self::take_from_pool), for all there are.
+    /// [`take_from_pool`](Self::take_from_pool), for all there are at one moment.
     pub(super) fn drain(&self) -> u32 {
-        self.take_if(1, u32::MAX, true).unwrap_or(0)
+        self.take_if(1, u32::MAX, true, CLOSED).unwrap_or(0)
     }
 
-    fn take_if(&self, least: u32, most: u32, exact: bool) -> Result<u32, Exhausted> {
+    /// With a `then` of [`CLOSED`], less than `most` is taken from closed stocks only: then nothing is left in any.
+    fn take_if(&self, least: u32, most: u32, exact: bool, then: u64) -> Result<u32, Exhausted> {
+        // Nothing is there even if others wait, or the pool has less than nothing.
         if most == 0 {
-            // Nothing is always there.
             return Ok(0);
         }
         if least > self.total() {
@@ -239,9 +240,9 @@ impl<S: Stock> Allocator<S> {
             } else if closed || !exact {
                 return Err(Exhausted);
             } else {
-                match self.sweep(0) {
+                match self.sweep(then) {
                     Some(free) if free < least.into() => return Err(Exhausted),
-                    Some(free) => swept |= free < most.into(),
+                    Some(free) => swept |= then == 0 && free < most.into(),
                     None => {}
                 }
                 word = self.pool.word.load(Relaxed);

@@ -21,7 +21,8 @@ impl<S: Stock> Allocator<S> {
     /// units were free then, or `None` if somebody else has found out. Waits for whoever is doing that already, and
     /// for those who are in the middle of a move.
     ///
-    /// `then` is 0, or [`WAITERS`] for one who has their lock: then the stocks stay closed.
+    /// `then` is 0; or [`CLOSED`], so that the stocks stay closed; or [`WAITERS`] for one who has their lock, with the
+    /// same effect.
     #[cold]
     pub(super) fn sweep(&self, then: u64) -> Option<i64> {
         let (mut backoff, mut yields) = (Backoff::default(), 0);

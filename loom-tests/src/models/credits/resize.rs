@@ -62,6 +62,18 @@ fn up_to() {
     assert_eq!(used.by.try_take_up_to(3).unwrap().len(), 2, "conserved");
 }
 
+/// All of three are drained while another thread takes one and keeps it.
+fn drained() {
+    let used = Used::new(Builder::new(3).batch(1).credits().unwrap(), 0);
+    let theirs = Arc::clone(&used);
+    let thread = thread::spawn(move || {
+        set_cpu(1);
+        u32::from(theirs.by.try_take(1).map(forget).is_ok())
+    });
+    let all = used.by.drain();
+    assert_eq!(all.len() + thread.join().unwrap(), 3, "one was free all the time, and left");
+}
+
 /// The same with tags.
 fn tags_up_to(used: &Arc<Used<Tags>>) {
     let theirs = Arc::clone(used);
@@ -152,7 +164,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "credits.resize_tags",
             checks: "a tag that was withdrawn is not handed out, and not lost",
             bound: Some(2),
-            least: 241_044,
+            least: 83_896,
             body: fewer_tags,
             after: nothing,
         },
@@ -162,6 +174,25 @@ pub(super) fn models() -> Vec<Model> {
             bound: Some(3),
             least: 214,
             body: up_to,
+            after: nothing,
+        },
+        Model {
+            name: "credits.drain",
+            checks: "a drain takes all that are free at one moment",
+            bound: Some(3),
+            least: 2468,
+            body: drained,
+            after: nothing,
+        },
+        Model {
+            name: "credits.drain_sections",
+            checks: "the same where stocks are changed by sections",
+            bound: Some(3),
+            least: 587,
+            body: || {
+                use_sections(true);
+                drained();
+            },
             after: nothing,
         },
         Model {
