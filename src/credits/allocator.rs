@@ -13,7 +13,7 @@ use std::fmt;
 use std::ptr::with_exposed_provenance;
 
 /// With [`GIVE_UP`] in a mode word: stocks are changed by locked instructions.
-const OPEN: u64 = 1 << 1;
+pub(super) const OPEN: u64 = 1 << 1;
 /// Stocks are aligned to 128 bytes.
 const ADDRESS: u64 = !127;
 
@@ -29,11 +29,15 @@ pub(super) trait Stock: Sized {
     /// Moves up to `n` units out of this CPU's stock, to the pool but for their number. Returns how many.
     fn spill(allocator: &Allocator<Self>, n: u32) -> u32;
 
+    /// Empties a stock that sections change, while none can, into the pool but for their number. Returns how many
+    /// units it had.
+    fn gather(&self, ids: &Self::Ids) -> u32;
+
     /// Empties a stock, into the pool but for their number, and closes it to locked instructions. Returns how many
     /// units it had.
     fn close(&self, ids: &Self::Ids) -> u32;
 
-    /// Opens a closed stock, at zero.
+    /// Opens a closed stock to locked instructions, at zero. It is closed to them at first.
     fn open(&self);
 
     /// How many units there are, at no particular moment.
@@ -99,8 +103,12 @@ impl<S: Stock> Allocator<S> {
             waiters: CachePadded::new(Waiters::default()),
             built,
         };
+        if portable {
+            this.stocks.iter().for_each(S::open);
+        }
+        let mode = if portable { this.closed_mode() | OPEN } else { this.sections_mode() };
         // Relaxed: nobody else knows it yet.
-        this.mode.store(this.open_mode(), Relaxed);
+        this.mode.store(mode, Relaxed);
         this
     }
 
@@ -108,8 +116,8 @@ impl<S: Stock> Allocator<S> {
         self.stocks.first().expose_provenance() as u64 | GIVE_UP
     }
 
-    pub(super) fn open_mode(&self) -> u64 {
-        if self.portable { self.closed_mode() | OPEN } else { self.closed_mode() & !GIVE_UP }
+    pub(super) fn sections_mode(&self) -> u64 {
+        self.closed_mode() & !GIVE_UP
     }
 
     #[inline(always)]
@@ -259,6 +267,7 @@ impl<S: Stock> Allocator<S> {
                 Ok(_) if extra > 0 => {
                     let left = extra - S::fill(self, extra);
                     self.add(units(left).wrapping_sub(MOVER));
+                    self.calm_down();
                     return Ok(n);
                 }
                 Ok(_) => {
@@ -274,14 +283,18 @@ impl<S: Stock> Allocator<S> {
     /// batch from the stock, which is usually full.
     #[cold]
     pub(super) fn put_to_pool(&self, n: u32) {
-        if self.portable && n > 0 && self.put_and_open(n) {
+        if n > 0 && self.put_and_open(n) {
             return;
         }
         let mut change = units(n);
-        if self.begin_move() {
+        let moved = self.begin_move();
+        if moved {
             change = change.wrapping_add(units(S::spill(self, self.batch()))).wrapping_sub(MOVER);
         }
         self.settle(self.add(change));
+        if moved {
+            self.calm_down();
+        }
     }
 
     /// Puts `n` units to the number of those in the pool.

@@ -398,16 +398,25 @@ impl<'a> Future for Take<'a> {
 }
 
 /// One CPU's count of free units.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 #[repr(C)]
 pub(super) struct Count {
-    /// How many. Bit 63, if they are counted by locked instructions: closed.
+    /// How many sections have put.
     word: AtomicU64,
+    /// How many locked instructions have put. Bit 63: closed. A word of its own, since whoever is late with a locked
+    /// instruction must not meet a section.
+    locked: AtomicU64,
 }
 
 const _: () = assert!(MODELLED || size_of::<CachePadded<Count>>() == 128, "the distance that sections know");
 
 const CLOSED: u64 = 1 << 63;
+
+impl Default for Count {
+    fn default() -> Self {
+        Self { word: AtomicU64::new(0), locked: AtomicU64::new(CLOSED) }
+    }
+}
 
 impl Count {
     /// What a section does, for model checkers.
@@ -422,7 +431,7 @@ impl Count {
     fn take(&self, n: u32) -> bool {
         let take = |word: u64| if word & CLOSED == 0 { word.checked_sub(n.into()) } else { None };
         // Acquire: pairs with `put`. Relaxed on failure: nothing was taken.
-        self.word.fetch_update(mo!("credits.count.take", Acquire), Relaxed, take).is_ok()
+        self.locked.fetch_update(mo!("credits.count.take", Acquire), Relaxed, take).is_ok()
     }
 
     /// Puts `n` units, and returns how many there are then; `None` if the stock is closed and nothing was put.
@@ -431,7 +440,7 @@ impl Count {
     fn put(&self, n: u32) -> Option<u64> {
         // Release: what the caller did with the units happens before what their next holder does. Acquire: pairs with
         // `open`: whoever puts into an opened stock does not take the pool for closed afterwards.
-        let before = self.word.fetch_add(n.into(), mo!("credits.count.put", AcqRel));
+        let before = self.locked.fetch_add(n.into(), mo!("credits.count.put", AcqRel));
         (before & CLOSED == 0).then(|| before + u64::from(n))
     }
 }
@@ -471,21 +480,28 @@ impl Stock for Count {
         if by_section || allocator.local().is_some_and(|stock| stock.take(n)) { n } else { 0 }
     }
 
+    fn gather(&self, (): &()) -> u32 {
+        // Relaxed, both: after the fence that keeps sections out, and before the store that lets them in again.
+        let have = self.word.load(Relaxed);
+        self.word.store(0, Relaxed);
+        have as u32
+    }
+
     fn close(&self, (): &()) -> u32 {
         // Acquire: pairs with `put`; the pool's word passes on what it saw. A put is either before this swap, which
         // then returns it, or after, and turned away.
-        self.word.swap(CLOSED, mo!("credits.count.close", Acquire)) as u32
+        self.locked.swap(CLOSED, mo!("credits.count.close", Acquire)) as u32
     }
 
     fn open(&self) {
         // Release: pairs with `put`.
-        store_over(&self.word, 0, mo!("credits.count.open", Release));
+        store_over(&self.locked, 0, mo!("credits.count.open", Release));
     }
 
     fn len(&self) -> u32 {
-        // Relaxed: a number to report.
-        let word = self.word.load(Relaxed);
-        if word & CLOSED == 0 { word as u32 } else { 0 }
+        // Relaxed, both: numbers to report.
+        let (word, locked) = (self.word.load(Relaxed), self.locked.load(Relaxed));
+        (word + if locked & CLOSED == 0 { locked } else { 0 }) as u32
     }
 }
 

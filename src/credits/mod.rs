@@ -23,11 +23,13 @@
 //!
 //! # Running out
 //!
-//! Stocks that sections change stay closed until a quarter of the units or so are in the pool again, and for 100 µs
-//! at least, twice as long each time they run out again soon; without sections they open as soon as something is
-//! there. Meanwhile everything goes through the pool: a locked instruction or two on shared lines, as with a plain
-//! counter, and two loads for a refusal. So a resource that hovers about its limit costs what a shared counter does,
-//! and whoever keeps asking an empty pool costs the others nothing.
+//! To close stocks that sections change takes a system call. So when units have run out, stocks are opened again to
+//! locked instructions only, to which they can be closed by one instruction each: as without restartable sequences. They
+//! go back to sections when no units have run out for 100 µs; twice as long each time they run out again soon. So a
+//! resource that hovers about its limit costs an uncontended locked instruction, and a batch moved now and then.
+//!
+//! While all are out the stocks are closed: a refusal is two loads, and whoever keeps asking an empty pool costs the
+//! others nothing.
 //!
 //! # Waiting
 //!
@@ -60,7 +62,8 @@
 //! | `credits.pool.movers` | `Acquire` | `credits.pool.add` | the sweep sees what those who moved units did with them |
 //! | `credits.pool.open` | `Acquire` | `credits.pool.add` | an opening finds the stocks as the sweep left them |
 //! | `credits.mode.fence` | `SeqCst` fence | every section | no section changes a stock after the sweep has emptied it; what a thread did before it put is visible |
-//! | `credits.mode.open` | `Release` | every section, `credits.mode.take` | whoever finds the stocks open finds them empty, and the pool's word not older |
+//! | `credits.mode.open` | `Release` | `credits.mode.take` | whoever finds the stocks open finds the pool's word not older |
+//! | `credits.mode.resume` | `Release` | every section, `credits.mode.take` | whoever finds the stocks open to sections finds them empty, and the pool's word not older |
 //! | `credits.mode.close` | `Release` | `credits.mode.way` | whoever finds the stocks closed reads no older word of the pool |
 //! | `credits.mode.way` | `Acquire` | `credits.mode.close` | as above |
 //! | `credits.mode.take` | `Acquire` | `credits.mode.open` | as above |

@@ -69,16 +69,20 @@ pub(super) fn push_all_by_section(allocator: &Allocator<Stack>, tags: &[u32]) ->
 #[derive(Debug)]
 #[repr(C)]
 pub(super) struct Stack {
-    /// How many there are. If they are changed by locked instructions, also:
-    /// bit 63: closed, the tags belong to the closer;
-    /// bit 62: busy, they belong to whoever set it, for a few instructions.
-    ///
-    /// * open(len) -> busy -> open(len') by whoever takes or puts
-    /// * open(len) -> closed -> open(0) by the one sweeper
+    /// How many there are, if sections change them.
     word: AtomicU64,
     /// Of `tags`, for sections.
     address: *const u32,
     limit: u64,
+    /// How many there are, if locked instructions change them. A word of its own, since whoever is late with a locked
+    /// instruction must not meet a section.
+    ///
+    /// * bit 63: closed, the tags belong to the closer, or to sections;
+    /// * bit 62: busy, they belong to whoever set it, for a few instructions.
+    ///
+    /// * open(len) -> busy -> open(len') by whoever takes or puts
+    /// * open(len) -> closed -> open(0) by the one sweeper
+    locked: AtomicU64,
     /// # Safety
     ///
     /// Touched only by a section, or by the thread that set busy or closed, until it clears it.
@@ -98,7 +102,8 @@ const BUSY: u64 = 1 << 62;
 impl Stack {
     pub(super) fn new(limit: u32) -> Self {
         let tags = CellArray::new(limit as usize, 0);
-        Self { word: AtomicU64::new(0), address: tags.as_ptr(), limit: limit.into(), tags }
+        let (word, locked) = (AtomicU64::new(0), AtomicU64::new(CLOSED));
+        Self { word, address: tags.as_ptr(), limit: limit.into(), locked, tags }
     }
 
     /// Takes the last tag put in.
@@ -190,12 +195,12 @@ impl Stack {
     #[inline]
     fn busy<R>(&self, fits: impl Fn(u64) -> bool, change: impl FnOnce(u64) -> (R, u64)) -> Option<R> {
         // Relaxed: a guess, which the exchange confirms.
-        let word = glance_u64(&self.word);
+        let word = glance_u64(&self.locked);
         // Acquire: pairs with the giving back below, by the last holder. One try: who fails goes to the pool.
         if word & (CLOSED | BUSY) != 0
             || !fits(word)
             || self
-                .word
+                .locked
                 .compare_exchange(word, word | BUSY, mo!("credits.tags.take", Acquire), Relaxed)
                 .is_err()
         {
@@ -203,7 +208,7 @@ impl Stack {
         }
         let (done, len) = change(word);
         // Release: pairs with the exchange of the next holder, or of the closer.
-        store_over(&self.word, len, mo!("credits.tags.give", Release));
+        store_over(&self.locked, len, mo!("credits.tags.give", Release));
         Some(done)
     }
 }
@@ -249,14 +254,22 @@ impl Stock for Stack {
         spilled
     }
 
+    fn gather(&self, ids: &Bitmap) -> u32 {
+        // Relaxed, both: after the fence that keeps sections out, and before the store that lets them in again.
+        let len = self.word.load(Relaxed);
+        ids.put_all((0..len).map(|index| self.get(index)));
+        self.word.store(0, Relaxed);
+        len as u32
+    }
+
     fn close(&self, ids: &Bitmap) -> u32 {
         let len = loop {
             // Relaxed: a guess, which the exchange confirms.
-            let word = glance_u64(&self.word);
+            let word = glance_u64(&self.locked);
             // Acquire: pairs with the giving back by the last holder.
             if word & BUSY == 0
                 && self
-                    .word
+                    .locked
                     .compare_exchange(word, CLOSED, mo!("credits.tags.close", Acquire), Relaxed)
                     .is_ok()
             {
@@ -273,12 +286,12 @@ impl Stock for Stack {
 
     fn open(&self) {
         // Release: pairs with the exchange of the next holder.
-        store_over(&self.word, 0, mo!("credits.tags.open", Release));
+        store_over(&self.locked, 0, mo!("credits.tags.open", Release));
     }
 
     fn len(&self) -> u32 {
-        // Relaxed: a number to report.
-        let word = self.word.load(Relaxed);
-        if word & (CLOSED | BUSY) == 0 { word as u32 } else { 0 }
+        // Relaxed, both: numbers to report.
+        let (word, locked) = (self.word.load(Relaxed), self.locked.load(Relaxed));
+        (word + if locked & (CLOSED | BUSY) == 0 { locked } else { 0 }) as u32
     }
 }
