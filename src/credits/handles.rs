@@ -76,11 +76,12 @@ impl Handle {
 }
 
 impl Handles {
-    /// For the tags `0..n`, shared out as [`Builder::new`] does.
+    /// For the tags `0..n`, shared out as [`Builder::new`](super::Builder::new) does.
     ///
     /// # Panics
     ///
-    /// If `n` is more than [`MAX`](super::MAX); [`Builder::handles`] returns an error instead.
+    /// If `n` is more than [`MAX`](super::MAX); [`Builder::handles`](super::Builder::handles) returns an
+    /// error instead.
     pub fn new(n: u32) -> Self {
         Self::build(Tags::new(n))
     }

