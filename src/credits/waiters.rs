@@ -8,9 +8,9 @@ use super::allocator::{Allocator, Stock};
 use super::word::{CLOSED, WAITERS, count, units};
 use crate::sync::atomic::Ordering::Relaxed;
 use crate::sync::time::Instant;
-use crate::sync::{Arc, Mutex, MutexGuard, Parked, Parker, mo};
+use crate::sync::{Arc, Mutex, MutexGuard, Parked, Parker, Wake, Woken, mo};
 use std::collections::VecDeque;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::{fmt, mem};
 
 /// Those who wait.
@@ -29,38 +29,6 @@ struct Waiter {
     id: u64,
     want: u32,
     wake: Wake,
-}
-
-/// How to wake one who waits.
-#[derive(Debug)]
-enum Wake {
-    /// Shared with the waker, so that one who has left takes nothing away from under it.
-    Thread(Arc<Parker>),
-    Task(Waker),
-}
-
-/// Wakes the rest as well if waking one panics.
-struct Woken(Vec<Wake>);
-
-impl Woken {
-    fn wake(mut self) {
-        self.wake_all();
-    }
-
-    fn wake_all(&mut self) {
-        while let Some(wake) = self.0.pop() {
-            match wake {
-                Wake::Thread(parker) => parker.unpark(),
-                Wake::Task(waker) => waker.wake(),
-            }
-        }
-    }
-}
-
-impl Drop for Woken {
-    fn drop(&mut self) {
-        self.wake_all();
-    }
 }
 
 /// Why no units came.
@@ -156,7 +124,7 @@ impl<S: Stock> Allocator<S> {
     #[cold]
     pub(super) fn serve(&self) {
         let mut queue = self.queue();
-        let mut woken = Woken(Vec::new());
+        let mut woken = Woken::default();
         if self.fair() {
             while let Some(first) = queue.waiting.front() {
                 let want = first.want;
@@ -166,7 +134,9 @@ impl<S: Stock> Allocator<S> {
                 if self.pool.word.fetch_update(mo!("credits.pool.serve", Acquire), Relaxed, take).is_err() {
                     break;
                 }
-                woken.0.extend(queue.waiting.pop_front().map(|waiter| waiter.wake));
+                if let Some(waiter) = queue.waiting.pop_front() {
+                    woken.push(waiter.wake);
+                }
             }
         } else {
             // Relaxed: who is woken looks again.
@@ -175,7 +145,7 @@ impl<S: Stock> Allocator<S> {
                 let Some(waiter) = queue.waiting.pop_front() else { break };
                 if i64::from(waiter.want) <= left {
                     left -= i64::from(waiter.want);
-                    woken.0.push(waiter.wake);
+                    woken.push(waiter.wake);
                 } else {
                     queue.waiting.push_back(waiter);
                 }

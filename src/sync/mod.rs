@@ -40,9 +40,11 @@ mod imp;
 
 mod parker;
 pub(crate) mod rseq;
+mod wake;
 
 pub use imp::*;
 pub use parker::{Parked, Parker};
+pub(crate) use wake::{Wake, Woken};
 
 /// A file shared by requests. Ownership of a caller's resource takes part in no protocol of this
 /// crate, so this is the standard library's type in every build.

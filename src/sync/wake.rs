@@ -1,0 +1,47 @@
+//! Those who are to be woken: [`Wake`], [`Woken`].
+
+use super::thread::panicking;
+use super::{Arc, Parker};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::task::Waker;
+
+/// How to wake one who waits. Dropping it may call back, as waking may: neither is done under a lock.
+#[derive(Debug)]
+pub(crate) enum Wake {
+    /// Shared with the waker, so that one who has left takes nothing away from under it.
+    Thread(Arc<Parker>),
+    Task(Waker),
+}
+
+/// Those who were taken out of a queue, to be woken without its lock.
+#[derive(Debug, Default)]
+#[must_use = "nobody else wakes them"]
+pub(crate) struct Woken(Vec<Wake>);
+
+impl Woken {
+    pub(crate) fn push(&mut self, wake: Wake) {
+        self.0.push(wake);
+    }
+
+    /// Wakes all, in order, also if waking one panics; the first panic goes on afterwards.
+    pub(crate) fn wake(self) {
+        let mut panic = None;
+        for wake in self.0 {
+            match wake {
+                Wake::Thread(parker) => parker.unpark(),
+                Wake::Task(waker) => {
+                    // Nothing of ours is half-changed while a waker runs.
+                    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| waker.wake())) {
+                        panic.get_or_insert(payload);
+                    }
+                }
+            }
+        }
+        // A second one while unwinding would abort.
+        if let Some(payload) = panic
+            && !panicking()
+        {
+            resume_unwind(payload);
+        }
+    }
+}
