@@ -1,22 +1,34 @@
 //! [`EventCount`].
 
+use super::key::{Key, Listen};
+use super::queue::{EVERYBODY, NOBODY, Queue};
+use crate::barrier;
 use crate::percpu::CachePadded;
 use crate::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use crate::sync::time::Instant;
-use crate::sync::{Arc, Mutex, Parked, Parker, fence, fence_after_rmw};
+use crate::sync::{Mutex, Wake, fence, fence_after_rmw};
 
-/// In `wanted` while nobody sleeps.
-const NOBODY: u32 = u32::MAX;
-
-/// Where threads sleep until enough events are there.
+/// Where threads and tasks sleep until enough events are there.
 ///
 /// A publisher pays one load of a line that nobody writes while nobody sleeps: [`notify`](Self::notify) is
 /// wait-free then. With sleepers it blocks on a mutex, and only if what the most modest of them wants is
 /// there. The count of events is not kept here: both sides look it up where the events are.
 ///
+/// Threads sleep in [`Key::wait`], tasks by awaiting [`listen`](Self::listen), and those who wait for many
+/// descriptors at once have a [`Bell`](super::Bell). All are in one queue.
+///
 /// Sleepers are exclusive: an event that one was woken for is not counted for the next. So whoever was
 /// woken and leaves events behind, be it to go away or to sleep again, has to call [`notify`](Self::notify)
-/// itself. One that was picked but never slept hands on by dropping its key.
+/// itself. One that was picked but never slept hands on by dropping its key or future.
+///
+/// Wakers of tasks are called, and dropped, without a lock: they may call back. One that panics keeps nobody else
+/// from being woken.
+///
+/// # Costs
+///
+/// `notify` while nobody sleeps: the fence and a load, 6 ns; [`notify_after_rmw`](Self::notify_after_rmw) and
+/// [`notify_light`](Self::notify_light) about 1 ns. Announcing a sleep: a mutex, taken once, and a fence. Waking: the
+/// mutex, and a system call for each thread. Not where sleepers are many and come and go by the microsecond: they
+/// meet in the mutex; nor where a mutex is held anyway: a condition variable does.
 ///
 /// # Examples
 ///
@@ -41,36 +53,17 @@ const NOBODY: u32 = u32::MAX;
 /// ```
 #[derive(Debug)]
 pub struct EventCount {
-    /// The fewest events any sleeper wants; `NOBODY` without sleepers. Written under `sleepers`' lock.
-    wanted: CachePadded<AtomicU32>,
-    sleepers: CachePadded<Mutex<Sleepers>>,
+    watched: CachePadded<Watched>,
+    queue: CachePadded<Mutex<Queue>>,
 }
 
-#[derive(Debug, Default)]
-struct Sleepers {
-    /// Oldest first.
-    queue: Vec<Sleeper>,
-    next_id: u64,
-}
-
+/// What every publisher looks at.
 #[derive(Debug)]
-struct Sleeper {
-    id: u64,
-    min: u32,
-    /// Shared with the waker, so that a sleeper that has left takes nothing away from under it.
-    parker: Arc<Parker>,
-}
-
-/// How a [`Key::wait`] ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use = "a sleeper that was woken and leaves events behind has to notify the next"]
-pub enum Outcome {
-    /// Somebody found that enough was there, or woke everybody.
-    Woken,
-    /// The deadline passed.
-    TimedOut,
-    /// A signal handler ran on this thread.
-    Interrupted,
+struct Watched {
+    /// [`Queue::wanted`], written under the queue's lock.
+    wanted: AtomicU32,
+    /// Whether publishers may run without a fence, so that sleepers execute one for all.
+    light: bool,
 }
 
 impl Default for EventCount {
@@ -82,40 +75,76 @@ impl Default for EventCount {
 impl EventCount {
     /// With nobody asleep.
     pub fn new() -> Self {
+        Self::with(false)
+    }
+
+    /// With nobody asleep, for publishers that call [`notify_light`](Self::notify_light).
+    ///
+    /// # Costs
+    ///
+    /// Every announcement is a [`barrier::heavy`], 10 µs and more while other threads run, so that publishers
+    /// need no fence. Not for sleepers that come as often as events do, nor for publishers that have just executed
+    /// a locked instruction: [`notify_after_rmw`](Self::notify_after_rmw) is as cheap to them. The first call in a
+    /// process registers with the kernel. Where the kernel has no such fence, this is [`new`](Self::new).
+    pub fn for_light_publishers() -> Self {
+        Self::with(barrier::kind() == barrier::Kind::Membarrier)
+    }
+
+    fn with(light: bool) -> Self {
         Self {
-            wanted: CachePadded::new(AtomicU32::new(NOBODY)),
-            sleepers: CachePadded::new(Mutex::new(Sleepers::default())),
+            watched: CachePadded::new(Watched { wanted: AtomicU32::new(NOBODY), light }),
+            queue: CachePadded::new(Mutex::new(Queue::default())),
         }
     }
 
-    /// Announces that the caller is about to sleep until `min` events are there. The caller looks once more
-    /// after this, and sleeps only if they are not there; dropping the key takes the announcement back.
+    /// Announces that the calling thread is about to sleep until `min` events are there. The caller looks once
+    /// more after this, and sleeps only if they are not there; dropping the key takes the announcement back.
     pub fn prepare_wait(&self, min: u32) -> Key<'_> {
-        let parker = Arc::new(Parker::new());
-        let mut sleepers = self.sleepers.lock();
-        let id = sleepers.next_id;
-        sleepers.next_id += 1;
-        let min = min.min(NOBODY - 1);
-        sleepers.queue.push(Sleeper { id, min, parker: Arc::clone(&parker) });
-        self.publish_wanted(&sleepers);
-        drop(sleepers);
-        // SeqCst: the announcement above comes before the caller's look at the events; pairs with `notify`.
-        fence!("wait.sleeper.announce", SeqCst);
-        Key { events: self, id, parker, listed: true }
+        Key::new(self, min)
+    }
+
+    /// Announces that the calling task is about to sleep until `min` events are there. The caller looks once more
+    /// after this, and awaits only if they are not there; dropping the future takes the announcement back. It is
+    /// announced from here on, polled or not.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ioctx::wait::EventCount;
+    /// use std::sync::atomic::{AtomicU32, Ordering};
+    /// async fn until(min: u32, events: &AtomicU32, sleepers: &EventCount) {
+    ///     while events.load(Ordering::Acquire) < min {
+    ///         let listen = sleepers.listen(min);
+    ///         if events.load(Ordering::Acquire) < min {
+    ///             listen.await;
+    ///         }
+    ///     }
+    /// }
+    /// ```
+    pub fn listen(&self, min: u32) -> Listen<'_> {
+        Listen::new(self, min)
     }
 
     /// Wakes those sleepers whose number is there, oldest first, as far as `available` events go. Called
     /// after publishing; `available` looks up how many events there are. It is called only if somebody
     /// sleeps, and under a lock: it must not call back.
+    ///
+    /// # Panics
+    ///
+    /// If a task's waker does, when all others have been woken.
     #[inline]
     pub fn notify(&self, available: impl Fn() -> u32) {
-        // SeqCst: the caller's event comes before the look below; pairs with `prepare_wait`.
+        // SeqCst: the caller's event comes before the look below; pairs with `announced`.
         fence!("wait.publisher.look", SeqCst);
         self.look(available);
     }
 
     /// [`notify`](Self::notify) for a caller whose last access, or the one that published, was a
     /// read-modify-write of an atomic with nothing but reads since: on x86 no further fence is needed.
+    ///
+    /// # Panics
+    ///
+    /// As [`notify`](Self::notify).
     #[inline]
     pub fn notify_after_rmw(&self, available: impl Fn() -> u32) {
         // SeqCst: as in `notify`.
@@ -123,164 +152,123 @@ impl EventCount {
         self.look(available);
     }
 
+    /// [`notify`](Self::notify) for a caller that published by plain stores: without a fence while nobody sleeps, if
+    /// the event count was made [for such](Self::for_light_publishers). Otherwise this is [`notify`](Self::notify).
+    ///
+    /// # Panics
+    ///
+    /// As [`notify`](Self::notify).
+    #[inline]
+    pub fn notify_light(&self, available: impl Fn() -> u32) {
+        if !self.watched.light {
+            return self.notify(available);
+        }
+        // Pairs with the heavy side in `announced`: the caller's event comes before the look below.
+        barrier::light();
+        // Relaxed: ordered by that.
+        if self.watched.wanted.load(Relaxed) != NOBODY {
+            self.look_light(available);
+        }
+    }
+
+    #[cold]
+    fn look_light(&self, available: impl Fn() -> u32) {
+        // SeqCst: the caller's event comes before its look at the others' events. Pairs with itself: the light side
+        // does not order two publishers, of whom at least one has to see both events.
+        fence!("wait.publisher.look_light", SeqCst);
+        self.look(available);
+    }
+
     #[inline]
     fn look(&self, available: impl Fn() -> u32) {
         // Relaxed: ordered by the fence before.
-        let wanted = self.wanted.load(Relaxed);
+        let wanted = self.watched.wanted.load(Relaxed);
         if wanted != NOBODY && available() >= wanted {
             self.wake(available);
         }
     }
 
     /// Wakes every sleeper, whatever it wants.
+    ///
+    /// # Panics
+    ///
+    /// As [`notify`](Self::notify).
     pub fn notify_all(&self) {
         // SeqCst: what the caller did, which sleepers look at after announcing themselves, comes before.
         fence!("wait.publisher.look_all", SeqCst);
         // Relaxed: ordered by the fence.
-        if self.wanted.load(Relaxed) != NOBODY {
-            self.wake(|| u32::MAX);
+        if self.watched.wanted.load(Relaxed) != NOBODY {
+            self.wake(|| EVERYBODY);
         }
     }
 
     #[cold]
     fn wake(&self, available: impl Fn() -> u32) {
-        let mut sleepers = self.sleepers.lock();
-        let everybody = u32::MAX;
-        let mut left = available();
-        let mut woken = Vec::new();
-        sleepers.queue.retain(|sleeper| {
-            if sleeper.min > left {
-                return true;
-            }
-            if left != everybody {
-                left -= sleeper.min;
-            }
-            woken.push(Arc::clone(&sleeper.parker));
-            false
-        });
-        self.publish_wanted(&sleepers);
-        drop(sleepers);
-        // Unlinked first, woken last, through a share of the parker: nothing of the sleeper is touched
-        // afterwards.
-        woken.iter().for_each(|parker| parker.unpark());
+        let mut queue = self.queue.lock();
+        let woken = queue.pick(available());
+        self.publish_wanted(&queue);
+        // Unlinked first, woken last, and without the lock: waking may call back. That was the last access to the
+        // event count, and what is left of a sleeper is shared.
+        drop(queue);
+        woken.wake();
     }
 
-    /// Brings `wanted` up to date with the locked list.
-    fn publish_wanted(&self, sleepers: &Sleepers) {
-        let wanted = sleepers.queue.iter().map(|sleeper| sleeper.min).min().unwrap_or(NOBODY);
-        // Relaxed: ordered by the fence in `prepare_wait` where somebody was added; a value that is too low
-        // costs a look.
-        self.wanted.store(wanted, Relaxed);
+    /// Puts one who wants `min` events into the queue; returns by which name. [`announced`](Self::announced) has to
+    /// be called before it looks at the events.
+    pub(super) fn join(&self, min: u32, wake: Option<Wake>) -> u64 {
+        let mut queue = self.queue.lock();
+        let id = queue.push(min, wake);
+        self.publish_wanted(&queue);
+        id
     }
-}
 
-/// An announced sleep. See [`EventCount::prepare_wait`].
-///
-/// Dropping it takes the announcement back. If it was picked to be woken meanwhile, every other sleeper is
-/// woken instead, and looks for itself.
-#[derive(Debug)]
-#[must_use = "dropped, the announcement is taken back"]
-pub struct Key<'a> {
-    events: &'a EventCount,
-    id: u64,
-    parker: Arc<Parker>,
-    /// Whether [`unlink`](Self::unlink) has not been called yet.
-    listed: bool,
-}
-
-impl Key<'_> {
-    /// Sleeps until woken, past `deadline` or interrupted by a signal. Blocking. May wake though too few
-    /// events are there: they were there, and somebody else took them.
-    pub fn wait(mut self, deadline: Option<Instant>) -> Outcome {
-        let parked = self.parker.park(deadline);
-        // Whoever unlinked this sleeper meant to wake it: then that is the outcome, whatever ended the
-        // sleep, so that the wake-up is handed on and not lost.
-        match (parked, self.unlink()) {
-            (Parked::Unparked, _) | (_, false) => Outcome::Woken,
-            (Parked::TimedOut, true) => Outcome::TimedOut,
-            (Parked::Interrupted, true) => Outcome::Interrupted,
+    /// Orders the caller's [`join`](Self::join) before its look at the events, against every publisher.
+    pub(super) fn announced(&self) {
+        if self.watched.light {
+            // Pairs with `notify_light`, and being a fence as well, with all others.
+            barrier::heavy();
+        } else {
+            // SeqCst: pairs with every fence of a publisher.
+            fence!("wait.sleeper.announce", SeqCst);
         }
     }
 
-    /// Takes the announcement back; returns whether it was still there.
-    fn unlink(&mut self) -> bool {
-        if !std::mem::take(&mut self.listed) {
-            return false;
+    /// Has the one of this name woken by `wake` from now on; returns whether it was not picked before.
+    pub(super) fn wake_instead(&self, id: u64, wake: Wake) -> bool {
+        let mut wake = Some(wake);
+        let waits = self.queue.lock().swap_wake(id, &mut wake);
+        // What it was woken by until now, dropped without the lock: that may call back.
+        drop(wake);
+        waits
+    }
+
+    /// Takes the one of this name out of the queue; returns whether it was there, and not picked.
+    pub(super) fn leave(&self, id: u64) -> bool {
+        let mut queue = self.queue.lock();
+        let left = queue.remove(id);
+        self.publish_wanted(&queue);
+        drop(queue);
+        // Dropped here, without the lock: that may call back.
+        left.is_some()
+    }
+
+    /// Takes the one of this name out of the queue, for good. If it was picked, the events that were counted for it
+    /// are there for others: each looks for itself.
+    pub(super) fn leave_or_hand_on(&self, id: u64) {
+        if !self.leave(id) {
+            self.wake(|| EVERYBODY);
         }
-        let mut sleepers = self.events.sleepers.lock();
-        let before = sleepers.queue.len();
-        sleepers.queue.retain(|sleeper| sleeper.id != self.id);
-        let was_there = sleepers.queue.len() < before;
-        self.events.publish_wanted(&sleepers);
-        was_there
-    }
-}
-
-impl Drop for Key<'_> {
-    fn drop(&mut self) {
-        if self.listed && !self.unlink() {
-            // The events that were counted for this sleeper are there for others: each looks for itself.
-            self.events.wake(|| u32::MAX);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::time::Duration;
-
-    fn soon() -> Option<Instant> {
-        Some(Instant::now() + Duration::from_millis(20))
     }
 
-    #[test]
-    fn times_out_and_leaves_no_trace() {
-        let events = EventCount::new();
-        assert_eq!(events.prepare_wait(1).wait(soon()), Outcome::TimedOut);
-        drop(events.prepare_wait(5));
-        assert_eq!(events.wanted.load(Relaxed), NOBODY);
-        events.notify(|| unreachable!("nobody sleeps"));
+    /// Whether the one of this name is in the queue, and was not picked.
+    #[cfg(target_os = "linux")]
+    pub(super) fn waits(&self, id: u64) -> bool {
+        self.queue.lock().has(id)
     }
 
-    #[test]
-    fn wakes_those_whose_number_is_there_oldest_first() {
-        let events = EventCount::new();
-        let [four, two, one] = [4, 2, 1].map(|min| events.prepare_wait(min));
-        events.notify(|| 3);
-        assert_eq!(events.wanted.load(Relaxed), 4);
-        assert_eq!(two.wait(soon()), Outcome::Woken);
-        assert_eq!(one.wait(soon()), Outcome::Woken);
-        events.notify(|| 3);
-        assert_eq!(four.wait(soon()), Outcome::TimedOut);
-    }
-
-    #[test]
-    fn an_event_is_counted_for_one_sleeper() {
-        let events = EventCount::new();
-        let [first, second] = [1, 1].map(|min| events.prepare_wait(min));
-        events.notify(|| 1);
-        assert_eq!(first.wait(soon()), Outcome::Woken);
-        assert_eq!(second.wait(soon()), Outcome::TimedOut);
-    }
-
-    #[test]
-    fn who_was_picked_and_does_not_sleep_hands_on() {
-        let events = EventCount::new();
-        let [greedy, first, second] = [5, 1, 1].map(|min| events.prepare_wait(min));
-        events.notify(|| 1);
-        drop(first);
-        assert_eq!(second.wait(soon()), Outcome::Woken);
-        assert_eq!(greedy.wait(soon()), Outcome::Woken, "everybody looks for himself");
-    }
-
-    #[test]
-    fn everybody_means_everybody() {
-        let events = EventCount::new();
-        let keys = [1, u32::MAX].map(|min| events.prepare_wait(min));
-        events.notify_all();
-        for key in keys {
-            assert_eq!(key.wait(None), Outcome::Woken);
-        }
+    /// Shows publishers what the locked queue wants.
+    fn publish_wanted(&self, queue: &Queue) {
+        // Relaxed: ordered by `announced` where somebody was added; a value that is too low costs a look.
+        self.watched.wanted.store(queue.wanted(), Relaxed);
     }
 }

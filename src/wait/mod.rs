@@ -21,6 +21,7 @@
 //! | `wait.sleeper.announce` | `SeqCst` fence | each of the following | what is wanted is stored before the events are looked at |
 //! | `wait.publisher.look` | `SeqCst` fence | `wait.sleeper.announce`, itself | an event is stored before what is wanted is looked at |
 //! | `wait.publisher.look_rmw` | `SeqCst` fence | `wait.sleeper.announce`, itself | the same where a read-modify-write published the event |
+//! | `wait.publisher.look_light` | `SeqCst` fence | itself | an event is stored before the others' are looked at |
 //! | `wait.publisher.look_all` | `SeqCst` fence | `wait.sleeper.announce` | the same for a change of state that concerns every sleeper |
 //!
 //! Where the publisher's last access was a locked instruction, as in [`Ring`](crate::ring::Ring), that is
@@ -29,8 +30,15 @@
 //! Source: `prepare_to_wait` (2002), "Convert read_events() to hrtimers" (2012), "obey min_nr when doing
 //! wakeups" (2023).
 
+#[cfg(target_os = "linux")]
+mod bell;
 mod event_count;
 mod gate;
+mod key;
+mod queue;
 
-pub use event_count::{EventCount, Key, Outcome};
+#[cfg(target_os = "linux")]
+pub use bell::Bell;
+pub use event_count::EventCount;
 pub use gate::Gate;
+pub use key::{Key, Listen, Outcome};
