@@ -11,10 +11,13 @@
 //! `light` does **not** pair with `light`: two light threads may both miss the other's store. `heavy`
 //! pairs with both.
 //!
+//! `heavy` is a full fence as well, before its effect on the others and after it. So what it made visible is
+//! seen by whoever executes a full fence of his own after it, though he was told by neither side.
+//!
 //! On Linux `light` stops only the compiler and `heavy` is `membarrier(PRIVATE_EXPEDITED)`, which makes
 //! every running thread of the process execute a full fence. Rust's memory model has no word for that; the
 //! guarantee is the kernel's (`Documentation/features/sched/membarrier-sync-core`, membarrier(2)). Where it
-//! cannot be had (another system, a sandbox, Miri, loom) both sides are `fence(SeqCst)`, which needs no
+//! cannot be had (another system, a sandbox, Miri) both sides are `fence(SeqCst)`, which needs no
 //! such assumption. [`kind`] says which is in force.
 //!
 //! # Orderings
@@ -23,6 +26,7 @@
 //! |---|---|---|---|
 //! | `barrier.light` | `SeqCst` fence | `barrier.heavy` | store before, load after (where membarrier is not in force) |
 //! | `barrier.heavy` | `SeqCst` fence | `barrier.light`, itself | store before, load after |
+//! | `barrier.heavy_after` | `SeqCst` fence | every full fence of a third thread | what membarrier made visible, before the load after |
 //!
 //! # Costs
 //!
@@ -99,6 +103,9 @@ pub fn heavy() {
         let issued = membarrier::issue();
         // A filter installed after registration can take the call away; going on would be unsound.
         assert!(issued, "membarrier was granted to this process and is now refused");
+        // SeqCst: pairs with the fence of a third thread. Either that comes later and shows it what a light thread
+        // stored before we interrupted it, or our loads see what the third thread stored.
+        fence!("barrier.heavy_after", SeqCst);
     }
 }
 

@@ -247,6 +247,12 @@ pub mod model {
         crate::sync::rseq::use_sections(sections);
     }
 
+    /// Grants the process-wide barrier, of which the light side is no fence. To be called first, in every iteration
+    /// of a model.
+    pub fn use_membarrier() {
+        super::membarrier::grant();
+    }
+
     /// Makes the next restartable sequence of the calling thread give up, as if the thread had been
     /// preempted.
     pub fn abort_next_section() {
@@ -291,21 +297,47 @@ pub mod model {
     }
 }
 
-/// The process-wide barrier of the system: loom has none, so both sides of `barrier` are full fences.
+/// The process-wide barrier of the system, where the model asked for it; elsewhere both sides of `barrier` are full
+/// fences.
+///
+/// A word per CPU stands for the CPU: the light side comes before or after the heavy one's visit there, and is
+/// ordered against nothing else. The kernel's guarantee is that and no more.
 pub(crate) mod membarrier {
-    /// Never granted.
+    use super::atomic::{AtomicU64, Ordering::AcqRel, Ordering::SeqCst};
+    use super::{cpu, model};
+    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+    loom::lazy_static! {
+        static ref CPUS: [AtomicU64; 2] = [AtomicU64::new(0), AtomicU64::new(0)];
+    }
+
+    static GRANTED: AtomicBool = AtomicBool::new(false);
+
+    /// Grants it from now on. The same in every iteration of a model.
+    pub(in crate::sync) fn grant() {
+        GRANTED.store(true, Relaxed);
+        // Made before there are threads: whoever made it would be ordered before all others.
+        let _ = &*CPUS;
+    }
+
+    /// What the model said.
     pub(crate) fn register() -> Result<(), &'static str> {
-        Err("loom models no membarrier")
+        if GRANTED.load(Relaxed) { Ok(()) } else { Err("models have membarrier only where they say so") }
     }
 
-    /// Never issued, since never granted.
+    /// Visits every CPU, unless the mutant is that it does not.
     pub(crate) fn issue() -> bool {
-        false
+        if model::fence("barrier.heavy", SeqCst).is_some() {
+            CPUS.iter().for_each(|cpu| _ = cpu.fetch_add(1, AcqRel));
+        }
+        true
     }
 
-    /// Never called, since never granted.
+    /// Is where it is in the order of its CPU, unless the mutant is that it is nowhere.
     pub(crate) fn compiler_only() {
-        unreachable!("registration never succeeds under loom");
+        if model::fence("barrier.light", SeqCst).is_some() {
+            CPUS[cpu::raw() as usize].fetch_add(1, AcqRel);
+        }
     }
 }
 

@@ -19,6 +19,9 @@
 //! * Threads sleep and lock by loom's own means: [`Parker`], [`Mutex`] and [`Condvar`] are other
 //!   implementations of the same contracts there, signals do not exist, and the futex word of the Linux
 //!   parker is checked by stress alone.
+//! * `membarrier` exists where the model says so (`model::use_membarrier`): a word per CPU stands for the CPU that is
+//!   interrupted. Elsewhere both sides of `barrier` are full fences.
+//! * Eventfds are real ones; loom does not see what they order, so nothing may depend on it.
 //! * What is reclaimed by epochs is freed as soon as nobody reads it; `crossbeam-epoch` has models of its
 //!   own.
 //! * Time stands still: a deadline that has passed before the wait times out at once, any other never.

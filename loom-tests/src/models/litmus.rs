@@ -9,6 +9,7 @@ use crate::harness::Model;
 use ioctx::barrier;
 use ioctx::sync::Arc;
 use ioctx::sync::atomic::{AtomicUsize, Ordering, Ordering::*, fence};
+use ioctx::sync::model::{set_cpu, use_membarrier};
 use ioctx::sync::thread;
 use std::collections::BTreeSet;
 use std::sync::Mutex;
@@ -168,20 +169,31 @@ pub(super) fn models() -> Vec<Model> {
             bound: all,
             least: 15,
             body: || {
-                two(
-                    |x, y| {
-                        x.store(1, Relaxed);
-                        barrier::light();
-                        y.load(Relaxed)
-                    },
-                    |x, y| {
-                        y.store(1, Relaxed);
-                        barrier::heavy();
-                        x.load(Relaxed)
-                    },
-                );
+                two(light, |x, y| heavy(y, x));
             },
             after: || expect(&[(0, 1), (1, 0), (1, 1)]),
+        },
+        Model {
+            name: "barrier.membarrier",
+            checks: "the same with a light side that is no fence, on another CPU",
+            bound: all,
+            least: 33,
+            body: || {
+                granted();
+                two(light, |x, y| heavy(y, x));
+            },
+            after: || expect(&[(0, 1), (1, 0), (1, 1)]),
+        },
+        Model {
+            name: "barrier.light_light",
+            checks: "two light sides that are no fences do not pair: both may miss",
+            bound: all,
+            least: 30,
+            body: || {
+                granted();
+                two(light, |x, y| light(y, x));
+            },
+            after: || expect(&[(0, 0), (0, 1), (1, 0), (1, 1)]),
         },
         Model {
             name: "barrier.heavy_heavy",
@@ -194,6 +206,20 @@ pub(super) fn models() -> Vec<Model> {
             after: || expect(&[(0, 1), (1, 0), (1, 1)]),
         },
     ]
+}
+
+/// With membarrier; the calling thread is on the second CPU, threads that it starts on the first.
+fn granted() {
+    use_membarrier();
+    assert_eq!(barrier::kind(), barrier::Kind::Membarrier);
+    set_cpu(1);
+}
+
+/// Store one's own word, `barrier::light`, load the other's.
+fn light(mine: &AtomicUsize, other: &AtomicUsize) -> usize {
+    mine.store(1, Relaxed);
+    barrier::light();
+    other.load(Relaxed)
 }
 
 /// Store one's own word, `barrier::heavy`, load the other's.

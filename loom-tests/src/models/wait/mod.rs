@@ -1,7 +1,11 @@
 //! Sleep against publish. A lost wake-up is a deadlock, which loom reports.
 
+mod light;
+mod tasks;
+
 use crate::harness::{Model, nothing};
 use ioctx::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use ioctx::sync::cell::UnsafeCell;
 use ioctx::sync::time::Instant;
 use ioctx::sync::{Arc, thread};
 use ioctx::wait::{EventCount, Gate, Outcome};
@@ -30,6 +34,28 @@ impl Events {
         self.there.load(Relaxed)
     }
 
+    /// Takes `n` events, if they are there.
+    fn take(&self, n: u32) -> bool {
+        // Relaxed: as above.
+        self.there.fetch_update(Relaxed, Relaxed, |there| there.checked_sub(n)).is_ok()
+    }
+
+    /// Sleeps until `n` events are there, and takes them; what is left is for the next.
+    fn sleep_and_take(&self, n: u32) {
+        for _ in 0..4 {
+            let key = self.sleepers.prepare_wait(n);
+            if self.take(n) {
+                // If it was picked, dropping the key wakes the others.
+                return;
+            }
+            let _ = key.wait(None);
+            if self.take(n) {
+                return self.sleepers.notify_after_rmw(|| self.there());
+            }
+        }
+        panic!("woken again and again for nothing");
+    }
+
     /// Sleeps until `min` events are there.
     fn sleep_until(&self, min: u32) {
         // Bounded: a sleeper can be woken for nothing, but not for ever.
@@ -45,6 +71,10 @@ impl Events {
 }
 
 pub(super) fn models() -> Vec<Model> {
+    [threads(), tasks::models(), light::models()].into_iter().flatten().collect()
+}
+
+fn threads() -> Vec<Model> {
     vec![
         Model {
             name: "wait.sleep_publish",
@@ -64,7 +94,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "wait.two_publishers",
             checks: "two publishers, a sleeper that wants both events: whoever makes up the number knows",
             bound: Some(3),
-            least: 10_424,
+            least: 9591,
             body: || {
                 let events = Arc::new(Events::default());
                 let threads = [(); 2].map(|()| {
@@ -80,7 +110,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "wait.two_sleepers",
             checks: "one event wakes one of two sleepers, and the one that leaves hands on",
             bound: Some(3),
-            least: 36_963,
+            least: 33_820,
             body: || {
                 let events = Arc::new(Events::default());
                 let theirs = Arc::clone(&events);
@@ -101,7 +131,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "wait.timed_out_sleeper",
             checks: "a sleeper whose time is up while it is picked hands the wake-up on",
             bound: Some(3),
-            least: 15_940,
+            least: 15_134,
             body: || {
                 let events = Arc::new(Events::default());
                 let theirs = Arc::clone(&events);
@@ -124,7 +154,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "wait.picked_and_dropped",
             checks: "a sleeper that is picked but does not sleep hands on, past one that wants more than there is",
             bound: Some(2),
-            least: 1454,
+            least: 1399,
             body: || {
                 let events = Arc::new(Events::default());
                 // Listed first and wants more than will come: it must not swallow the wake-up.
@@ -137,6 +167,51 @@ pub(super) fn models() -> Vec<Model> {
                 fickle.join().unwrap();
                 publisher.join().unwrap();
                 drop(greedy);
+            },
+            after: nothing,
+        },
+        Model {
+            name: "wait.thresholds",
+            checks: "wait.publisher.look_rmw: of two sleepers that want different numbers each gets its own",
+            bound: Some(2),
+            least: 24_869,
+            body: || {
+                let events = Arc::new(Events::default());
+                let theirs = Arc::clone(&events);
+                let modest = thread::spawn(move || theirs.sleep_and_take(1));
+                let theirs = Arc::clone(&events);
+                let publisher = thread::spawn(move || {
+                    for n in [1, 2] {
+                        theirs.there.fetch_add(n, Relaxed);
+                        theirs.sleepers.notify_after_rmw(|| theirs.there());
+                    }
+                });
+                events.sleep_and_take(2);
+                modest.join().unwrap();
+                publisher.join().unwrap();
+                assert_eq!(events.there(), 0);
+            },
+            after: nothing,
+        },
+        Model {
+            name: "wait.woken_sees",
+            checks: "whoever is woken sees what was done before, and may let go of all that it slept by at once",
+            bound: None,
+            least: 162,
+            body: || {
+                let shared = Arc::new((Events::default(), UnsafeCell::new(0)));
+                let theirs = Arc::clone(&shared);
+                let key = shared.0.sleepers.prepare_wait(1);
+                let thread = thread::spawn(move || {
+                    // SAFETY: the sleeper looks only when it was woken.
+                    theirs.1.with_mut(|event| unsafe { *event = 7 });
+                    theirs.0.publish(true);
+                });
+                assert_eq!(key.wait(None), Outcome::Woken);
+                // SAFETY: written once, before we were woken.
+                assert_eq!(shared.1.with(|event| unsafe { *event }), 7);
+                drop(shared);
+                thread.join().unwrap();
             },
             after: nothing,
         },
