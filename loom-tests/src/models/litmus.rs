@@ -5,7 +5,7 @@
 //! produce. A difference means that a newer loom sees more, or less, and that the facade's documentation
 //! has to follow.
 
-use crate::harness::Model;
+use crate::harness::{Model, nothing};
 use ioctx::barrier;
 use ioctx::sync::Arc;
 use ioctx::sync::atomic::{AtomicUsize, Ordering, Ordering::*, fence};
@@ -177,12 +177,32 @@ pub(super) fn models() -> Vec<Model> {
             name: "barrier.membarrier",
             checks: "the same with a light side that is no fence, on another CPU",
             bound: all,
-            least: 33,
+            least: 38,
             body: || {
                 granted();
                 two(light, |x, y| heavy(y, x));
             },
             after: || expect(&[(0, 1), (1, 0), (1, 1)]),
+        },
+        Model {
+            name: "barrier.third_thread",
+            checks: "barrier.heavy_after: what heavy made visible is seen by a third thread that is fenced after it",
+            bound: all,
+            least: 1646,
+            body: || {
+                granted();
+                let words = Arc::new([(); 3].map(|()| AtomicUsize::new(0)));
+                let ring: [fn(&AtomicUsize, &AtomicUsize) -> usize; 3] =
+                    [light, heavy, |mine, other| announce(mine, other, (Relaxed, Relaxed), true)];
+                let [first, second] = [0, 1].map(|at| {
+                    let words = Arc::clone(&words);
+                    thread::spawn(move || ring[at](&words[at], &words[at + 1]))
+                });
+                let third = ring[2](&words[2], &words[0]);
+                let saw = [first.join().unwrap(), second.join().unwrap(), third];
+                assert_ne!(saw, [0; 3], "each missed the next one's store");
+            },
+            after: nothing,
         },
         Model {
             name: "barrier.light_light",
