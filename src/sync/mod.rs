@@ -46,7 +46,6 @@ pub(crate) mod rseq;
 mod wake;
 
 pub use imp::*;
-pub(crate) use parker::OwnParker;
 pub use parker::{Parked, Parker};
 pub(crate) use wake::{Wake, Woken};
 

@@ -1,9 +1,6 @@
 //! One thread's sleep: [`Parker`].
 
 use super::time::{Instant, expired};
-use super::{Arc, MODELLED};
-use std::cell::Cell;
-use std::ops::Deref;
 
 /// How a [`Parker::park`] ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,55 +150,6 @@ mod imp {
         pub fn unpark(&self) {
             *self.granted.lock() = true;
             self.wake.notify_one();
-        }
-    }
-}
-
-/// A parker of one sleep's own, and of those who are to end it. The thread that drops it uses it again for its next
-/// sleep, if nobody shares it any more then.
-#[derive(Debug)]
-pub(crate) struct OwnParker(Option<Arc<Parker>>);
-
-std::thread_local!(static SPARE: Cell<Option<Arc<Parker>>> = const { Cell::new(None) });
-
-impl OwnParker {
-    /// Not granted yet.
-    pub(crate) fn new() -> Self {
-        // In a model each sleep has its own: what a thread leaves to itself must not reach the next iteration.
-        let spare = if MODELLED { None } else { SPARE.try_with(Cell::take).ok().flatten() };
-        if let Some(mut spare) = spare
-            && let Some(parker) = Arc::get_mut(&mut spare)
-        {
-            // Not a granter is left, so none can meet a sleep that it was not meant for.
-            *parker = Parker::new();
-            return Self(Some(spare));
-        }
-        Self(Some(Arc::new(Parker::new())))
-    }
-
-    /// For whoever is to end the sleep.
-    pub(crate) fn share(&self) -> Arc<Parker> {
-        Arc::clone(self.shared())
-    }
-
-    fn shared(&self) -> &Arc<Parker> {
-        self.0.as_ref().expect("taken only by `drop`")
-    }
-}
-
-impl Deref for OwnParker {
-    type Target = Parker;
-
-    fn deref(&self) -> &Parker {
-        self.shared()
-    }
-}
-
-impl Drop for OwnParker {
-    fn drop(&mut self) {
-        if !MODELLED {
-            // A thread that is ending has no next sleep.
-            let _ = SPARE.try_with(|spare| spare.set(self.0.take()));
         }
     }
 }

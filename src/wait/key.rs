@@ -2,7 +2,7 @@
 
 use super::EventCount;
 use crate::sync::time::Instant;
-use crate::sync::{OwnParker, Parked, Wake};
+use crate::sync::{Arc, Parked, Parker, Wake};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -56,13 +56,14 @@ pub enum Outcome {
 #[must_use = "dropped, the announcement is taken back"]
 pub struct Key<'a> {
     announced: Announced<'a>,
-    parker: OwnParker,
+    /// Of this sleep alone: to keep it for the thread's next one is no cheaper than to allocate it.
+    parker: Arc<Parker>,
 }
 
 impl<'a> Key<'a> {
     pub(super) fn new(events: &'a EventCount, min: u32) -> Self {
-        let parker = OwnParker::new();
-        Self { announced: Announced::new(events, min, Some(Wake::Thread(parker.share()))), parker }
+        let parker = Arc::new(Parker::new());
+        Self { announced: Announced::new(events, min, Some(Wake::Thread(Arc::clone(&parker)))), parker }
     }
 }
 
