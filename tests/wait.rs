@@ -241,8 +241,8 @@ fn a_number_that_cannot_be_looked_up_harms_nobody() {
     assert_eq!(key.wait(soon()), Outcome::Woken);
 }
 
-/// Publishers on several threads, and one sleeper that wants `MIN` and takes what is there: it is woken once per
-/// `MIN` events at most.
+/// Publishers on several threads, and one sleeper that wants `MIN` and takes what is there: it is woken once
+/// per `MIN` events at most.
 #[test]
 fn wakes_once_per_min_events_at_most() {
     const MIN: u32 = 16;

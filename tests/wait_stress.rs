@@ -1,4 +1,4 @@
-//! Sleepers and publishers of every kind, deadlines and drops, on more threads than there are processors: none hangs.
+//! Sleepers and publishers of every kind, deadlines and drops, more threads than processors: none hangs.
 
 use ioctx::wait::{EventCount, Outcome};
 use std::pin::pin;
@@ -198,8 +198,8 @@ fn sleepers_of_all_kinds_end() {
     }
 }
 
-/// The fences that models replace: two publishers by plain stores, at places of their own, and one that is fenced;
-/// a sleeper that wants the events of all three.
+/// The fences that models replace: two publishers by plain stores, at places of their own, and one that is
+/// fenced; a sleeper that wants the events of all three.
 #[test]
 fn publishers_without_a_fence_are_seen_or_see() {
     let sleepers = EventCount::for_light_publishers();

@@ -19,7 +19,8 @@ use std::task::Waker;
 /// As any sleeper it is exclusive: an event it was rung for is not counted for the next. Whoever was rung for
 /// and leaves events behind, be it to go away or to arm again, calls [`EventCount::notify`].
 ///
-/// It refers to its event count by what `E` is: a reference, an `Arc`, anything that leads there.
+/// It refers to its event count by what `E` is: a reference, an `Arc`, anything that always leads to the
+/// same.
 ///
 /// # Staleness
 ///
@@ -28,8 +29,8 @@ use std::task::Waker;
 ///
 /// # Costs
 ///
-/// Arming: what announcing a sleep costs. Being rung: one `write`. [`clear`](Self::clear): one `read`. Not for
-/// threads that can sleep in [`Key::wait`](super::Key::wait), or tasks that can await
+/// Arming: what announcing a sleep costs. Being rung: one `write`. [`clear`](Self::clear): one `read`. Not
+/// for threads that can sleep in [`Key::wait`](super::Key::wait), or tasks that can await
 /// [`EventCount::listen`]: those pay for one system call, or none.
 ///
 /// # Examples
@@ -90,8 +91,8 @@ impl<E: Deref<Target = EventCount>> Bell<E> {
         Ok(Self { events, armed: None, rope, waker })
     }
 
-    /// Has the bell rung, once, when `min` events are there. The caller looks once more after this, and waits for
-    /// the descriptor only if they are not there. Blocks on the event count's mutex.
+    /// Has the bell rung, once, when `min` events are there. The caller looks once more after this, and waits
+    /// for the descriptor only if they are not there. Blocks on the event count's mutex.
     ///
     /// An earlier arming is taken back, as by [`disarm`](Self::disarm).
     pub fn arm(&mut self, min: u32) {
@@ -100,16 +101,16 @@ impl<E: Deref<Target = EventCount>> Bell<E> {
         self.events.announced();
     }
 
-    /// Takes the arming back. If it was picked to be rung meanwhile and [`clear`](Self::clear) has not been called
-    /// since, every other sleeper is woken instead. The descriptor stays readable if it is.
+    /// Takes the arming back. If it was picked to be rung meanwhile and [`clear`](Self::clear) has not been
+    /// called since, every other sleeper is woken instead. The descriptor stays readable if it is.
     pub fn disarm(&mut self) {
         if let Some(id) = self.armed.take() {
             self.events.leave_or_hand_on(id);
         }
     }
 
-    /// Makes the descriptor unreadable; returns whether the bell was picked to be rung since it was armed, in which
-    /// case it has to be armed again. The caller looks at the events after this, not before.
+    /// Makes the descriptor unreadable; returns whether the bell was picked to be rung since it was armed, in
+    /// which case it has to be armed again. The caller looks at the events after this, not before.
     pub fn clear(&mut self) -> bool {
         // Fails only if it is not readable.
         let _ = io::read(&self.rope.0, &mut [0_u8; 8]);

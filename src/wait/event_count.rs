@@ -14,22 +14,22 @@ use crate::sync::{Mutex, Wake, fence, fence_after_rmw};
 /// there. The count of events is not kept here: both sides look it up where the events are.
 ///
 /// Threads sleep in [`Key::wait`], tasks by awaiting [`listen`](Self::listen), and those who wait for many
-/// descriptors at once have a [`Bell`](super::Bell). All are in one queue.
+/// descriptors at once have a `Bell`, on Linux. All are in one queue.
 ///
 /// Sleepers are exclusive: an event that one was woken for is not counted for the next. So whoever was
 /// woken and leaves events behind, be it to go away or to sleep again, has to call [`notify`](Self::notify)
 /// itself. One that was picked but never slept hands on by dropping its key or future.
 ///
-/// Wakers of tasks are called, and dropped, without a lock: they may call back. One that panics keeps nobody else
-/// from being woken.
+/// Wakers of tasks are called, and dropped, without a lock: they may call back. One that panics keeps nobody
+/// else from being woken.
 ///
 /// # Costs
 ///
 /// `notify` while nobody sleeps: a fence and a load, 2 to 6 ns; [`notify_light`](Self::notify_light), and
-/// [`notify_after_rmw`](Self::notify_after_rmw) on x86, less than 1 ns. Announcing a sleep and taking it back: 40 ns,
-/// of which two times the mutex. Waking: the mutex once, and a system call for each thread. Not where many sleepers
-/// come and go by the microsecond: they meet in the mutex; nor where a mutex is held anyway: a condition variable
-/// does.
+/// [`notify_after_rmw`](Self::notify_after_rmw) on x86, less than 1 ns. Announcing a sleep and taking it
+/// back: 40 ns, of which two times the mutex. Waking: the mutex once, and a system call for each thread. Not
+/// where many sleepers come and go by the microsecond: they meet in the mutex; nor where a mutex is held
+/// anyway: a condition variable does.
 ///
 /// # Examples
 ///
@@ -83,10 +83,11 @@ impl EventCount {
     ///
     /// # Costs
     ///
-    /// Every announcement is a [`barrier::heavy`], 0.5 µs, or 10 µs and more while other threads run, so that
-    /// publishers need no fence. Not for sleepers that come as often as events do, nor for publishers that have just executed
-    /// a locked instruction: [`notify_after_rmw`](Self::notify_after_rmw) is as cheap to them. The first call in a
-    /// process registers with the kernel. Where the kernel has no such fence, this is [`new`](Self::new).
+    /// Every announcement is a [`barrier::heavy`], 0.5 µs, or 10 µs and more while others run, so that
+    /// publishers need no fence. Not for sleepers that come as often as events do, nor for publishers that
+    /// have just executed a locked instruction: [`notify_after_rmw`](Self::notify_after_rmw) is as cheap to
+    /// them. The first call in a process registers with the kernel. Where the kernel has no such fence, this
+    /// is [`new`](Self::new).
     pub fn for_light_publishers() -> Self {
         Self::with(barrier::kind() == barrier::Kind::Membarrier)
     }
@@ -98,15 +99,16 @@ impl EventCount {
         }
     }
 
-    /// Announces that the calling thread is about to sleep until `min` events are there. The caller looks once
-    /// more after this, and sleeps only if they are not there; dropping the key takes the announcement back.
+    /// Announces that the calling thread is about to sleep until `min` events are there. The caller looks
+    /// once more after this, and sleeps only if they are not there; dropping the key takes the announcement
+    /// back.
     pub fn prepare_wait(&self, min: u32) -> Key<'_> {
         Key::new(self, min)
     }
 
-    /// Announces that the calling task is about to sleep until `min` events are there. The caller looks once more
-    /// after this, and awaits only if they are not there; dropping the future takes the announcement back. It is
-    /// announced from here on, polled or not.
+    /// Announces that the calling task is about to sleep until `min` events are there. The caller looks once
+    /// more after this, and awaits only if they are not there; dropping the future takes the announcement
+    /// back. It is announced from here on, polled or not.
     ///
     /// # Examples
     ///
@@ -153,8 +155,9 @@ impl EventCount {
         self.look(available);
     }
 
-    /// [`notify`](Self::notify) for a caller that published by plain stores: without a fence while nobody sleeps, if
-    /// the event count was made [for such](Self::for_light_publishers). Otherwise this is [`notify`](Self::notify).
+    /// [`notify`](Self::notify) for a caller that published by plain stores: without a fence while nobody
+    /// sleeps, if the event count was made [for such](Self::for_light_publishers). Otherwise this is
+    /// [`notify`](Self::notify).
     ///
     /// # Panics
     ///
@@ -174,8 +177,10 @@ impl EventCount {
 
     #[cold]
     fn look_light(&self, available: impl Fn() -> u32) {
-        // SeqCst: the caller's event comes before its look at the others' events. Pairs with itself: the light side
-        // does not order two publishers, of whom at least one has to see both events.
+        // SeqCst: the caller's event comes before its look at the others' events. Pairs with every
+        // publisher's fence: the light side does not order two publishers, of whom one has to see both
+        // events; and with the second fence of the heavy side, for the events of those who found nobody
+        // asleep.
         fence!("wait.publisher.look_light", SeqCst);
         self.look(available);
     }
@@ -208,14 +213,14 @@ impl EventCount {
         let mut queue = self.queue.lock();
         let woken = queue.pick(available());
         self.publish_wanted(&queue);
-        // Unlinked first, woken last, and without the lock: waking may call back. That was the last access to the
-        // event count, and what is left of a sleeper is shared.
+        // Unlinked first, woken last, and without the lock: waking may call back. That was the last access to
+        // the event count, and what is left of a sleeper is shared.
         drop(queue);
         woken.wake();
     }
 
-    /// Puts one who wants `min` events into the queue; returns by which name. [`announced`](Self::announced) has to
-    /// be called before it looks at the events.
+    /// Puts one who wants `min` events into the queue; returns by which name. [`announced`](Self::announced)
+    /// has to be called before it looks at the events.
     pub(super) fn join(&self, min: u32, wake: Option<Wake>) -> u64 {
         let mut queue = self.queue.lock();
         let id = queue.push(min, wake);
@@ -253,8 +258,8 @@ impl EventCount {
         left.is_some()
     }
 
-    /// Takes the one of this name out of the queue, for good. If it was picked, the events that were counted for it
-    /// are there for others: each looks for itself.
+    /// Takes the one of this name out of the queue, for good. If it was picked, the events that were counted
+    /// for it are there for others: each looks for itself.
     pub(super) fn leave_or_hand_on(&self, id: u64) {
         if !self.leave(id) {
             self.wake(|| EVERYBODY);

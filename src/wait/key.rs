@@ -6,7 +6,8 @@ use crate::sync::{Arc, Parked, Parker, Wake};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-/// An announcement. Dropped, it is taken back; if it was picked meanwhile, every other sleeper is woken instead.
+/// An announcement. Dropped, it is taken back; if it was picked meanwhile, every other sleeper is woken
+/// instead.
 #[derive(Debug)]
 struct Announced<'a> {
     events: &'a EventCount,
@@ -88,8 +89,8 @@ impl Key<'_> {
 
 /// An announced sleep of a task: a future that is ready once the task was picked. See [`EventCount::listen`].
 ///
-/// Dropping it takes the announcement back. If it was picked meanwhile and nobody has polled it since, every other
-/// sleeper is woken instead, and looks for itself.
+/// Dropping it takes the announcement back. If it was picked meanwhile and nobody has polled it since, every
+/// other sleeper is woken instead, and looks for itself.
 #[derive(Debug)]
 #[must_use = "dropped, the announcement is taken back"]
 pub struct Listen<'a>(Announced<'a>);
@@ -103,8 +104,8 @@ impl<'a> Listen<'a> {
 impl Future for Listen<'_> {
     type Output = ();
 
-    /// Ready once picked, and ever after. Blocks on the event count's mutex. The waker of the last poll is the one
-    /// that is woken.
+    /// Ready once picked, and ever after. Blocks on the event count's mutex. The waker of the last poll is
+    /// the one that is woken.
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let Some(id) = self.0.id else { return Poll::Ready(()) };
         if self.0.events.wake_instead(id, Wake::Task(context.waker().clone())) {

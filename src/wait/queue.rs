@@ -71,8 +71,8 @@ impl Queue {
         woken
     }
 
-    /// Has the one of this name woken by what `wake` holds, and leaves there what it was woken by; returns whether it
-    /// is here still.
+    /// Has the one of this name woken by what `wake` holds, and leaves there what it was woken by; returns
+    /// whether it is here still.
     pub(super) fn swap_wake(&mut self, id: u64, wake: &mut Option<Wake>) -> bool {
         let Ok(place) = self.place(id) else { return false };
         mem::swap(&mut self.sleepers[place].wake, wake);
