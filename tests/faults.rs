@@ -9,6 +9,7 @@ mod support;
 use ioctx::aio::{Context, Request};
 use ioctx::backend::Null;
 use ioctx::refcount::{PerCpuRef, Put};
+use ioctx::wait::{EventCount, Outcome};
 use ioctx::{barrier, cpu};
 use libc::sock_filter;
 use std::io;
@@ -118,6 +119,10 @@ fn everything_works() {
     }
     barrier::light();
     barrier::heavy();
+    let sleepers = EventCount::for_light_publishers();
+    let key = sleepers.prepare_wait(1);
+    sleepers.notify_light(|| 1);
+    assert_eq!(key.wait(None), Outcome::Woken);
     let context = Context::new(4, Null).unwrap();
     for turn in 0..100 {
         context.submit(Request::nop().with_user_data(turn)).unwrap();
@@ -192,6 +197,7 @@ fn membarrier_is_taken_away_later() {
     let [sections, fences] = [0, 1].map(|line| !is_fallback(kinds.lines().nth(line).unwrap()));
     let counts = [PerCpuRef::new(), PerCpuRef::portable()];
     counts.iter().for_each(PerCpuRef::get);
+    let sleepers = EventCount::for_light_publishers();
     everything_works();
     let filter = Refusal::of(libc::SYS_membarrier, libc::EPERM).filter();
     if let Err(error) = Refusal::install(&filter) {
@@ -201,6 +207,8 @@ fn membarrier_is_taken_away_later() {
     let refused = Some("membarrier was granted to this process and is now refused".to_owned());
     let expect = |granted: bool| refused.clone().filter(|_| granted);
     assert_eq!(panic_of(barrier::heavy), expect(fences));
+    assert_eq!(panic_of(|| drop(sleepers.prepare_wait(1))), expect(fences));
+    sleepers.notify(|| unreachable!("nobody is announced"));
     let [count, portable] = counts;
     assert_eq!(panic_of(|| _ = portable.kill()), None);
     assert_eq!(portable.put(), Put::Zero);

@@ -233,6 +233,23 @@ fn a_waker_that_panics_harms_nobody_else() {
 }
 
 #[test]
+fn a_waker_that_panics_while_its_caller_unwinds_aborts_nothing() {
+    let events = EventCount::new();
+    let bad = Bell::new(|| panic!("the other one"));
+    let first = events.listen(1);
+    let mut second = pin!(events.listen(1));
+    assert!(poll(second.as_mut(), &bad).is_pending());
+    events.notify(|| 1);
+    let unwinding = AssertUnwindSafe(|| {
+        // Picked: hands on.
+        let _first = first;
+        panic!("this one");
+    });
+    let panic = catch_unwind(unwinding).unwrap_err();
+    assert_eq!((panic.downcast_ref(), bad.rung()), (Some(&"this one"), 1));
+}
+
+#[test]
 fn a_number_that_cannot_be_looked_up_harms_nobody() {
     let events = EventCount::new();
     let key = events.prepare_wait(1);

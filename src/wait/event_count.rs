@@ -88,6 +88,10 @@ impl EventCount {
     /// have just executed a locked instruction: [`notify_after_rmw`](Self::notify_after_rmw) is as cheap to
     /// them. The first call in a process registers with the kernel. Where the kernel has no such fence, this
     /// is [`new`](Self::new).
+    ///
+    /// # Panics
+    ///
+    /// Announcing a sleep does where [`barrier::heavy`] does; nobody is announced then.
     pub fn for_light_publishers() -> Self {
         Self::with(barrier::kind() == barrier::Kind::Membarrier)
     }

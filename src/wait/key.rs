@@ -88,6 +88,7 @@ impl Key<'_> {
 }
 
 /// An announced sleep of a task: a future that is ready once the task was picked. See [`EventCount::listen`].
+/// It has no deadline: whoever has a timer drops it.
 ///
 /// Dropping it takes the announcement back. If it was picked meanwhile and nobody has polled it since, every
 /// other sleeper is woken instead, and looks for itself.

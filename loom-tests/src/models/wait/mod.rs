@@ -1,5 +1,7 @@
 //! Sleep against publish. A lost wake-up is a deadlock, which loom reports.
 
+#[cfg(target_os = "linux")]
+mod bells;
 mod light;
 mod tasks;
 
@@ -71,7 +73,14 @@ impl Events {
 }
 
 pub(super) fn models() -> Vec<Model> {
-    [threads(), tasks::models(), light::models()].into_iter().flatten().collect()
+    let parts = [
+        threads(),
+        tasks::models(),
+        light::models(),
+        #[cfg(target_os = "linux")]
+        bells::models(),
+    ];
+    parts.into_iter().flatten().collect()
 }
 
 fn threads() -> Vec<Model> {
