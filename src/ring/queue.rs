@@ -170,7 +170,8 @@ impl CompletionQueue {
             lane = self.after(lane);
             match self.lanes[lane].try_publish_batch(events) {
                 Ok(n) => events = &events[n..],
-                Err(Refused::Busy | Refused::Full) => {
+                // Lanes are never closed.
+                Err(Refused::Busy | Refused::Full | Refused::Closed) => {
                     tried += 1;
                     if tried % self.lanes.len() == 0 && !backoff.wait() {
                         // Every lane has been tried, again and again: somebody was preempted in one.

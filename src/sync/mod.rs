@@ -24,6 +24,8 @@
 //! * Eventfds are real ones; loom does not see what they order, so nothing may depend on it.
 //! * What is reclaimed by epochs is freed as soon as nobody reads it; `crossbeam-epoch` has models of its
 //!   own.
+//! * A page that programs outside read too (`sync::page`) is memory of the facade's own, its address is good
+//!   for nothing but [`RingView`](crate::ring::RingView), and its slots are tracked cells instead of atomics.
 //! * Time stands still: a deadline that has passed before the wait times out at once, any other never.
 //! * There are two CPUs, and the model says which one a thread is on (`model::set_cpu`).
 //!
@@ -41,6 +43,7 @@ mod imp;
 #[path = "std.rs"]
 mod imp;
 
+pub(crate) mod page;
 mod parker;
 pub(crate) mod rseq;
 mod wake;
@@ -52,6 +55,13 @@ pub(crate) use wake::{Wake, Woken};
 /// A file shared by requests. Ownership of a caller's resource takes part in no protocol of this
 /// crate, so this is the standard library's type in every build.
 pub type SharedFile = std::sync::Arc<std::fs::File>;
+
+/// A number that this process has not seen before. Names things and takes part in no protocol, so the
+/// counter is the standard library's in every build.
+pub(crate) fn unique() -> u64 {
+    static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+    NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
+}
 
 /// Time as the crate sees it.
 pub mod time {
