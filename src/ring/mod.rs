@@ -20,6 +20,15 @@
 //! copy shows too little room: once per round of a ring that its reader keeps up with. Whoever makes the
 //! ring as large as the number of events that can be outstanding never sees [`Refused::Full`].
 //!
+//! [`ReservedRing`] makes that a matter of types: to publish takes a slot that was reserved before, and
+//! reading gives slots back.
+//!
+//! # Programs outside
+//!
+//! [`AioRing`] is a ring in the layout of the kernel's `aio_ring`, for others to read in place.
+//! [`RingView`] reads such a ring, the kernel's or ours. Whatever they write into its indices, nothing is
+//! read or written beside it.
+//!
 //! # Orderings
 //!
 //! | site | ordering | partner | what for |
@@ -54,12 +63,16 @@ mod lane;
 mod layout;
 mod queue;
 mod reader;
+mod reserved;
+mod view;
 
 pub use crate::sync::page::Slot as EventCell;
 pub use lane::{AioRing, Refused, Ring};
 pub use layout::{AioPage, Layout, Padded};
 pub use queue::CompletionQueue;
 pub use reader::Reader;
+pub use reserved::{NotPublished, OtherRing, ReservedReader, ReservedRing, Slots};
+pub use view::{NotShown, RingView, Unusable};
 
 /// What a ring carries: 32 bytes, laid out like the kernel's `io_event`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
