@@ -1,6 +1,6 @@
 //! Views of rings in memory that others write: by the rules, against them, and by the kernel.
 
-use ioctx::ring::{AioRing, Event, NotShown, RingView, Unusable};
+use ioctx::ring::{AioRing, Event, EventCell, NotShown, RingView, Unusable};
 use proptest::prelude::*;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -9,6 +9,10 @@ const GOOD: [u32; 8] = [0, 4, 0, 0, 0xa10a_10a1, 1, 0, 32];
 
 fn event(data: u64) -> Event {
     Event { data, obj: !data, res: data as i64, res2: -1 }
+}
+
+fn touch(cell: &EventCell) {
+    std::hint::black_box(cell.get());
 }
 
 /// A view of `header` followed by four slots, or why there is none.
@@ -133,8 +137,7 @@ proptest! {
                     Step::SetTail(to) => words[3].store(to, Relaxed),
                     Step::Peek(max) => {
                         let shown = view.peek(max, |run| {
-                            run.iter().for_each(|cell| {
- std::hint::black_box(cell.get()); });
+                            run.iter().for_each(touch);
                             run.len()
                         });
                         prop_assert!(shown <= max.min(capacity));
@@ -179,8 +182,7 @@ proptest! {
                         prop_assert!(words[3].load(Relaxed) <= capacity, "the public tail is a plain index");
                     }
                 }
-                Step::Peek(max) => view.peek(max, |run| run.iter().for_each(|cell| {
- std::hint::black_box(cell.get()); })),
+                Step::Peek(max) => view.peek(max, |run| run.iter().for_each(touch)),
                 Step::Commit(n) => {
                     heads += usize::from(view.commit(n.min(1)).is_ok());
                 }

@@ -240,8 +240,8 @@ impl<L: Layout> Ring<L> {
         let tail = word.swap(BUSY, mo!("ring.tail.take", Acquire));
         if tail > INDEX {
             if tail == CLOSED {
-                // Relaxed: nobody expects anything of a closed tail. Whoever closes once more goes on with
-                // the last publisher's release, since only read-modify-writes have come in between.
+                // Relaxed: puts back what was there. Whoever closes once more is ordered after the first
+                // who did all the same, since only read-modify-writes have come in between.
                 word.swap(CLOSED, Relaxed);
             }
             return Err(self.why_not(tail));
@@ -325,7 +325,8 @@ impl<L: Layout> Ring<L> {
         let publisher = self.layout.publisher();
         let mut backoff = hint::Backoff::default();
         loop {
-            // Acquire: pairs with the give-back of the last publisher; what it published can be read.
+            // Acquire: pairs with the give-back of the last publisher, whose events can then be read, or of
+            // whoever has closed before.
             match publisher.tail.swap(BUSY, mo!("ring.close.take", Acquire)) {
                 BUSY if backoff.wait() => {}
                 BUSY => {
@@ -340,15 +341,15 @@ impl<L: Layout> Ring<L> {
                 }
             }
         }
-        // Relaxed: as in `take_tail`.
-        publisher.tail.swap(CLOSED, Relaxed);
+        // Release: pairs with the taking by whoever closes once more, for whom the ring is then closed.
+        publisher.tail.swap(CLOSED, mo!("ring.close.give", Release));
     }
 
     /// Whether the ring was closed. If so, every event that will ever be in it can be read.
     ///
     /// # Staleness
     ///
-    /// A ring that was open may be closed by now.
+    /// A ring that was open may be closed by now; a publisher may have been refused already.
     #[inline]
     pub fn is_closed(&self) -> bool {
         // Acquire: pairs with `close`; the public tail that is read next is the last one.

@@ -51,7 +51,8 @@
 //! | `ring.append.claim` | `Acquire` | `ring.append.release` | as `ring.reader.claim` |
 //! | `ring.append.release` | `Release` | `ring.append.claim` | as above |
 //! | `ring.reader.release` | `Release` | `ring.reader.claim` | as above |
-//! | `ring.close.take` | `Acquire` | `ring.tail.give` | who has closed a ring can read all there will be |
+//! | `ring.close.take` | `Acquire` | `ring.tail.give`, `ring.close.give` | who has closed a ring can read all there will be |
+//! | `ring.close.give` | `Release` | `ring.close.take` | who closes a closed ring knows that it is |
 //! | `ring.closed.store` | `Release` | `ring.closed.load` | so can who knows that it was closed |
 //! | `ring.closed.load` | `Acquire` | `ring.closed.store` | as above |
 //!

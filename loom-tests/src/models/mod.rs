@@ -8,6 +8,7 @@ mod litmus;
 mod owner;
 mod refcount;
 mod ring;
+mod rings;
 mod wait;
 
 use crate::harness::Model;
@@ -21,6 +22,7 @@ pub(crate) fn all() -> Vec<Model> {
         credits::models(),
         append::models(),
         ring::models(),
+        rings::models(),
         wait::models(),
         context::models(),
         canary::models(),

@@ -6,7 +6,7 @@ use ioctx::ring::{CompletionQueue, Event, Refused, Ring};
 use ioctx::sync::model::set_cpu;
 use ioctx::sync::{Arc, thread};
 
-fn event(data: u64) -> Event {
+pub(super) fn event(data: u64) -> Event {
     Event { data, obj: !data, res: data as i64, res2: 0 }
 }
 
@@ -46,7 +46,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "ring.one_publisher",
             checks: "an event is whole when its index is public; a slot is read before it is written again",
             bound: None,
-            least: 1736,
+            least: 557,
             body: || {
                 let ring = Arc::new(Ring::new(1));
                 let theirs = Arc::clone(&ring);
@@ -65,7 +65,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "ring.two_publishers",
             checks: "two publishers and a reader over two slots",
             bound: None,
-            least: 10_079,
+            least: 2498,
             body: || publish_and_read(2, 0, 2, 1),
             after: nothing,
         },
@@ -73,7 +73,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "ring.two_publishers_wrap",
             checks: "the same where the indices wrap, over one slot: the ring is full, the copy of the head is handed on",
             bound: None,
-            least: 14_038,
+            least: 5820,
             body: || publish_and_read(1, u32::MAX >> 1, 2, 1),
             after: nothing,
         },
