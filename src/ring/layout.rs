@@ -13,6 +13,9 @@ pub(super) const INDEX: u32 = (1 << 31) - 1;
 pub(super) const MOST: u32 = 1 << 30;
 
 /// A layout of a [`Ring`](super::Ring): [`Padded`] or [`AioPage`]. Nobody else can implement it.
+///
+/// Readers of the former see [`Event`]s in place, those of the latter [`EventCell`](super::EventCell)s,
+/// since programs outside may be writing.
 pub trait Layout: sealed::Publish {}
 
 impl Layout for Padded {}
@@ -77,7 +80,7 @@ pub(super) mod sealed {
 }
 use sealed::{Publish, Read, Seen};
 
-/// What publishers share. Pub in name only.
+/// What publishers share. Named by the sealed traits only.
 #[derive(Debug)]
 pub struct Publisher {
     /// The index after the last event, or `BUSY`, or `CLOSED`.

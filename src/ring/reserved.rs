@@ -209,6 +209,11 @@ impl ReservedRing {
         self.ring.try_reader().map(|reader| ReservedReader { reader, id: self.id })
     }
 
+    /// No slots of this ring: what others can be added to.
+    pub fn no_slots(&self) -> Slots {
+        Slots { len: 0, ring: self.id }
+    }
+
     /// How many events fit.
     pub fn capacity(&self) -> u32 {
         self.ring.capacity()
@@ -326,7 +331,7 @@ mod tests {
     #[test]
     fn dropped_slots_only_leak_and_refused_ones_stay() {
         let (ring, mut slots) = ReservedRing::new(4);
-        drop(slots.split_off(3));
+        let _leaked = slots.split_off(3);
         for data in 0..9 {
             ring.publish(&mut slots, &[event(data)]).unwrap();
             let mut reader = ring.try_reader().unwrap();

@@ -167,7 +167,7 @@ impl RingView {
         // Relaxed: written by `io_setup`.
         let [nr, header] = [word::NR, word::HEADER_LENGTH].map(|at| words[at].load(Relaxed) as usize);
         // SAFETY: 1. to 3. the kernel has mapped as much as the header says, and 2.
-        unsafe { Self::new(base, header + 32 * nr) }
+        unsafe { Self::new(base, nr.saturating_mul(32).saturating_add(header)) }
     }
 
     /// How many events fit.
