@@ -190,7 +190,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "queue.lanes",
             checks: "publishers on one CPU pass each other by in the other lane; a reader finds all",
             bound: None,
-            least: 11_518,
+            least: 9131,
             body: || {
                 let queue = Arc::new(CompletionQueue::with_lanes(2, 2));
                 let threads = [1, 2].map(|data| {
