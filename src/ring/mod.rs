@@ -40,7 +40,7 @@
 //! | `ring.head.store` | `Release` | `ring.head.refresh`, `ring.len.head` | a slot is given up after it was read |
 //! | `ring.head.refresh` | `Acquire` | `ring.head.store` | as above |
 //! | `ring.len.head` | `Acquire` | `ring.head.store` | the tail that is read next is not behind the head |
-//! | `ring.len.tail` | `Acquire` | `ring.public.store` | where indices come round: the head read next has moved |
+//! | `ring.len.tail` | `Acquire` | `ring.public.store` | if it came round, the head has moved |
 //! | `ring.reader.claim` | `Acquire` | `ring.reader.release` | the head, and the right to read slots |
 //! | `ring.append.tail` | `Release` | `ring.append.read` | an event is written before the tail, by a section's last store |
 //! | `ring.append.read` | `Acquire` | `ring.append.tail` | as above |
@@ -51,7 +51,7 @@
 //! | `ring.append.claim` | `Acquire` | `ring.append.release` | as `ring.reader.claim` |
 //! | `ring.append.release` | `Release` | `ring.append.claim` | as above |
 //! | `ring.reader.release` | `Release` | `ring.reader.claim` | as above |
-//! | `ring.close.take` | `Acquire` | `ring.tail.give`, `ring.close.give` | who has closed a ring can read all there will be |
+//! | `ring.close.take` | `Acquire` | `ring.tail.give`, `ring.close.give` | after closing all can be read |
 //! | `ring.close.give` | `Release` | `ring.close.take` | who closes a closed ring knows that it is |
 //! | `ring.closed.store` | `Release` | `ring.closed.load` | so can who knows that it was closed |
 //! | `ring.closed.load` | `Acquire` | `ring.closed.store` | as above |
@@ -59,6 +59,7 @@
 //! Source: "aio: use xchg() instead of completion_lock" (2012), `fs/aio.c`, QEMU's `io_getevents_peek`
 //! (2016).
 
+mod aio_page;
 mod append;
 mod lane;
 mod layout;
@@ -68,8 +69,9 @@ mod reserved;
 mod view;
 
 pub use crate::sync::page::Slot as EventCell;
+pub use aio_page::AioPage;
 pub use lane::{AioRing, Refused, Ring};
-pub use layout::{AioPage, Layout, Padded};
+pub use layout::{Layout, Padded};
 pub use queue::CompletionQueue;
 pub use reader::Reader;
 pub use reserved::{NotPublished, OtherRing, ReservedReader, ReservedRing, Slots};

@@ -1,11 +1,12 @@
 //! [`RingView`]: reading an `aio_ring` that somebody else writes.
 
+use super::aio_page::{AioMemory, HEADER_LENGTH, MAGIC, Modulo, word};
+use super::layout::MOST;
 use super::layout::sealed::Read;
-use super::layout::{HEADER_LENGTH, MAGIC, MOST, Modulo, word};
 use super::reader::Cursor;
 use super::{Event, EventCell};
-use crate::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use crate::sync::page;
+use crate::sync::atomic::Ordering::Relaxed;
+use crate::sync::page::{self, Words};
 use std::ptr::NonNull;
 
 /// The reading side of an `aio_ring` in memory that somebody else writes: a ring of the kernel's AIO, or an
@@ -238,58 +239,22 @@ struct Memory {
 // SAFETY: reached through atomics only; who promised the memory promised it to whoever has the view.
 unsafe impl Send for Memory {}
 
-impl Memory {
+impl AioMemory for Memory {
     #[inline(always)]
-    fn word(&self, at: usize) -> &AtomicU32 {
+    fn words(&self) -> &Words {
         // SAFETY: promised to `RingView::new`, where alignment and length were checked.
-        unsafe { &page::words_at(self.base.as_ptr())[at] }
-    }
-}
-
-impl Read for Memory {
-    type Slot = EventCell;
-    const RUNS_FREELY: bool = false;
-
-    #[inline(always)]
-    fn capacity(&self) -> u32 {
-        self.indices.nr - 1
+        unsafe { page::words_at(self.base.as_ptr()) }
     }
 
     #[inline(always)]
-    fn distance(&self, from: u32, to: u32) -> u32 {
-        self.indices.distance(from, to)
+    fn slots(&self) -> &[EventCell] {
+        let (offset, nr) = (self.header_length as usize, self.indices.nr as usize);
+        // SAFETY: as above.
+        unsafe { page::slots_at(self.base.as_ptr(), offset, nr) }
     }
 
     #[inline(always)]
-    fn advance(&self, from: u32, n: u32) -> u32 {
-        self.indices.advance(from, n)
-    }
-
-    #[inline(always)]
-    fn slot(&self, index: u32) -> (usize, u32) {
-        (index as usize, self.indices.nr - index)
-    }
-
-    #[inline(always)]
-    fn clamp(&self, word: u32) -> u32 {
-        self.indices.clamp(word)
-    }
-
-    #[inline(always)]
-    fn head(&self) -> &AtomicU32 {
-        self.word(word::HEAD)
-    }
-
-    #[inline(always)]
-    fn public_tail(&self) -> &AtomicU32 {
-        self.word(word::TAIL)
-    }
-
-    #[inline(always)]
-    unsafe fn with_slice<R>(&self, start: usize, len: usize, f: impl FnOnce(&[EventCell]) -> R) -> R {
-        let (base, offset, nr) = (self.base.as_ptr(), self.header_length as usize, self.indices.nr as usize);
-        // SAFETY: promised to `RingView::new`, where alignment and length were checked.
-        let slots = unsafe { page::slots_at(base, offset, nr) };
-        f(&slots[start..start + len])
+    fn indices(&self) -> Modulo {
+        self.indices
     }
 }

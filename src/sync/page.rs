@@ -98,7 +98,8 @@ mod real {
     ///
     /// # Safety
     ///
-    /// 1. `base + offset` is aligned to 8 and leads to `32 * len` bytes that may be read and written for `'a`.
+    /// 1. `base + offset` is aligned to 8 and leads to `32 * len` bytes that may be read and written for
+    ///    `'a`.
     /// 2. They are initialised.
     /// 3. Whoever else writes them in this process does so by atomic accesses.
     #[inline(always)]
