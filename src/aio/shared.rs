@@ -77,8 +77,8 @@ impl Shared {
             reqs: CachePadded::new(PerCpuRef::new()),
             // A context is often full, and then stocks are opened and closed all the time: cheaper without sections.
             tags: Builder::new(capacity).portable().tags().expect("a context's capacity is below the most"),
+            wait: if queue.ends_with_rmw() { EventCount::new() } else { EventCount::for_light_publishers() },
             queue,
-            wait: EventCount::new(),
             finished: Arc::new(Gate::new()),
             slots: (0..capacity).map(|_| CachePadded::new(UnsafeCell::new(MaybeUninit::uninit()))).collect(),
         }
@@ -210,7 +210,7 @@ impl Shared {
             if shared.queue.ends_with_rmw() {
                 shared.wait.notify_after_rmw(|| shared.enough());
             } else {
-                shared.wait.notify(|| shared.enough());
+                shared.wait.notify_light(|| shared.enough());
             }
         }
         // SAFETY: handed on from 1. This is the last act: a reader may have the events already, but the
