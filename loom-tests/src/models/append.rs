@@ -85,7 +85,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "ring.append_handed_on",
             checks: "ring.append.limit: a section writes where another thread has found room",
             bound: Some(3),
-            least: 40_981,
+            least: 37_970,
             body: || {
                 let queue = queue(2);
                 queue.publish(&[event(0), event(1)]);

@@ -81,7 +81,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "context.two_submitters",
             checks: "two submitters on two CPUs: neither is refused, nothing comes twice",
             bound: None,
-            least: 214_657,
+            least: 141_146,
             body: || {
                 let context = Arc::new(Context::new(2, Null).unwrap());
                 let threads = [0, 1].map(|cpu| {
@@ -145,7 +145,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "context.destroy_reap",
             checks: "a reader that sleeps while the context is destroyed is told, and loses no event",
             bound: Some(4),
-            least: 17_015,
+            least: 16_298,
             body: || {
                 let held = Arc::new(Held::default());
                 let context = Arc::new(Context::new(1, Later(Arc::clone(&held))).unwrap());
@@ -166,7 +166,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "context.refused_while_full",
             checks: "a submitter that finds the context full wakes a reader that waits for more than there can be",
             bound: Some(3),
-            least: 34_024,
+            least: 28_209,
             body: || {
                 let held = Arc::new(Held::default());
                 let context = Arc::new(Context::new(1, Later(Arc::clone(&held))).unwrap());
@@ -195,7 +195,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "context.two_readers",
             checks: "two readers that sleep and two events: each is handed one, by publisher or by the other reader",
             bound: Some(2),
-            least: 7754,
+            least: 9503,
             body: || {
                 let context = Arc::new(Context::new(2, Null).unwrap());
                 let readers = [0, 1].map(|cpu| {

@@ -168,7 +168,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "credits.one_for_two",
             checks: "one unit, two users: exclusive, handed on with what its holder did, conserved",
             bound: None,
-            least: 1,
+            least: 22_868,
             body: || counts(1, 2),
             after: nothing,
         },
@@ -176,7 +176,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "credits.two_for_two",
             checks: "two units, two users: neither is refused",
             bound: Some(4),
-            least: 1,
+            least: 18_550,
             body: || counts(2, 2),
             after: nothing,
         },
@@ -184,7 +184,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "credits.one_for_three",
             checks: "one unit: two sweepers against a put: exclusive, conserved",
             bound: Some(2),
-            least: 1,
+            least: 200_443,
             body: three_counts,
             after: nothing,
         },
@@ -192,7 +192,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "credits.put_against_sweep",
             checks: "a put that meets the sweep of a refused take: the unit is found afterwards",
             bound: None,
-            least: 1,
+            least: 370,
             body: || {
                 let used = Used::new(Builder::new(1).batch(1).credits().unwrap(), 1);
                 // In the stock of CPU 1, where the sweep has to look.
@@ -218,7 +218,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "credits.tags_sections_reopen",
             checks: "credits.mode.open: two users in sections, each twice, so that putting opens the stocks",
             bound: Some(2),
-            least: 1,
+            least: 37_363,
             body: || {
                 use_sections(true);
                 let used = Used::new(Builder::new(1).batch(1).tags().unwrap(), 1);
@@ -236,7 +236,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "credits.put_opens",
             checks: "credits.pool.put: who takes what a put brings to closed stocks sees what its holder did",
             bound: None,
-            least: 1,
+            least: 252_028,
             body: || {
                 let used = Used::new(Builder::new(1).batch(1).credits().unwrap(), 1);
                 set_cpu(1);
@@ -260,7 +260,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "credits.put_then_take",
             checks: "credits.count.open: who puts into a stock just opened does not find the pool closed then",
             bound: Some(2),
-            least: 1,
+            least: 49_712,
             body: || {
                 put_then_take(Builder::new(3).batch(1).credits().unwrap(), |credits| credits.try_take(1).ok())
             },
@@ -270,7 +270,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "credits.tags_put_then_take",
             checks: "credits.tags.open: the same with tags",
             bound: Some(2),
-            least: 1,
+            least: 31_207,
             body: || put_then_take(Builder::new(3).batch(1).tags().unwrap(), |tags| tags.try_take().ok()),
             after: nothing,
         },
@@ -278,7 +278,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "credits.sections",
             checks: "credits.mode.fence: one unit, two users in sections: exclusive, handed on, conserved",
             bound: Some(4),
-            least: 1,
+            least: 541,
             body: || {
                 use_sections(true);
                 let used = Used::new(Builder::new(1).batch(1).credits().unwrap(), 1);
@@ -293,7 +293,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "credits.tags_sections",
             checks: "credits.mode.fence: one tag, two users in sections: in one hand, handed on, conserved",
             bound: Some(4),
-            least: 1,
+            least: 541,
             body: || {
                 use_sections(true);
                 let used = Used::new(Builder::new(1).batch(1).tags().unwrap(), 1);
@@ -308,7 +308,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "credits.tags_one_for_two",
             checks: "one tag, two users: never in two hands",
             bound: None,
-            least: 1,
+            least: 48_562,
             body: || tags(1, 2),
             after: nothing,
         },
@@ -316,7 +316,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "credits.tags_two_for_two",
             checks: "two tags, two users: distinct, neither is refused",
             bound: Some(4),
-            least: 1,
+            least: 168_531,
             body: || tags(2, 2),
             after: nothing,
         },
@@ -324,7 +324,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "credits.tags_one_for_three",
             checks: "one tag: two sweepers against a put: in one hand, conserved",
             bound: Some(2),
-            least: 1,
+            least: 101_606,
             body: three_tags,
             after: nothing,
         },
@@ -332,7 +332,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "credits.tags_put_against_sweep",
             checks: "a put that meets the sweep of a refused take: the tag is found afterwards",
             bound: None,
-            least: 1,
+            least: 749,
             body: || {
                 let used = Used::new(Builder::new(1).batch(1).tags().unwrap(), 1);
                 set_cpu(1);

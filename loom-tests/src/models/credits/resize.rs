@@ -145,7 +145,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "credits.resize",
             checks: "after a resize no unit is taken that there is not; the others are",
             bound: Some(3),
-            least: 1,
+            least: 28_924,
             body: fewer_credits,
             after: nothing,
         },
@@ -153,7 +153,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "credits.resize_sections",
             checks: "the same where stocks are changed by sections",
             bound: Some(3),
-            least: 1,
+            least: 2011,
             body: || {
                 use_sections(true);
                 fewer_credits();
@@ -164,7 +164,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "credits.resize_tags",
             checks: "a tag that was withdrawn is not handed out, and not lost",
             bound: Some(2),
-            least: 1,
+            least: 77_114,
             body: fewer_tags,
             after: nothing,
         },
@@ -172,7 +172,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "credits.up_to",
             checks: "a take of all there is finds all there is",
             bound: Some(3),
-            least: 1,
+            least: 63,
             body: up_to,
             after: nothing,
         },
@@ -180,7 +180,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "credits.drain",
             checks: "a drain takes all that are free at one moment",
             bound: Some(3),
-            least: 1,
+            least: 2104,
             body: drained,
             after: nothing,
         },
@@ -188,7 +188,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "credits.drain_sections",
             checks: "the same where stocks are changed by sections",
             bound: Some(3),
-            least: 1,
+            least: 671,
             body: || {
                 use_sections(true);
                 drained();
@@ -199,7 +199,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "credits.up_to_tags",
             checks: "the same with tags, which are in one hand",
             bound: Some(3),
-            least: 1,
+            least: 998,
             body: || tags_up_to(&Used::new(Builder::new(2).batch(1).tags().unwrap(), 2)),
             after: nothing,
         },
@@ -207,7 +207,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "credits.up_to_tags_sections",
             checks: "the same where stocks are changed by sections",
             bound: Some(2),
-            least: 1,
+            least: 83_111,
             body: || {
                 use_sections(true);
                 tags_up_to(&Used::new(Builder::new(2).batch(1).tags().unwrap(), 2));
@@ -218,7 +218,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "credits.handles",
             checks: "credits.handles.leave: a handle is claimed once, by who sees what the last holder did",
             bound: None,
-            least: 1,
+            least: 533,
             body: claims,
             after: nothing,
         },

@@ -92,7 +92,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "credits.wait_put",
             checks: "credits.pool.join, credits.pool.serve: who waits is served, and sees what the last holder did",
             bound: Some(5),
-            least: 1,
+            least: 26_520,
             body: || handed_to_and_fro(true),
             after: nothing,
         },
@@ -100,7 +100,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "credits.wait_put_unfair",
             checks: "the same if who waits has to ask again, and another may be quicker",
             bound: Some(2),
-            least: 1,
+            least: 30_859,
             body: || handed_to_and_fro(false),
             after: nothing,
         },
@@ -108,7 +108,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "credits.wait_put_sections",
             checks: "the same where stocks are changed by sections",
             bound: Some(4),
-            least: 1,
+            least: 3625,
             body: || {
                 use_sections(true);
                 handed_to_and_fro(true);
@@ -119,7 +119,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "credits.wait_timed_out",
             checks: "one whose time is up, and one who is dropped, when they are picked, give the unit to the next one",
             bound: None,
-            least: 1,
+            least: 462,
             body: || handed_on(true, false),
             after: nothing,
         },
@@ -127,7 +127,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "credits.wait_timed_out_unfair",
             checks: "one whose time is up, and one who is dropped, when they were told, hand on to the next one",
             bound: None,
-            least: 1,
+            least: 5961,
             body: || handed_on(false, false),
             after: nothing,
         },
@@ -135,7 +135,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "credits.wait_dropped",
             checks: "a future that is dropped when it is picked gives the unit to the next one",
             bound: None,
-            least: 1,
+            least: 86,
             body: || handed_on(true, true),
             after: nothing,
         },
@@ -143,7 +143,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "credits.wait_dropped_unfair",
             checks: "a future that is dropped when it is picked hands on to the next one",
             bound: None,
-            least: 1,
+            least: 20,
             body: || handed_on(false, true),
             after: nothing,
         },
@@ -151,7 +151,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "credits.wait_resize",
             checks: "a resize to more serves who waits",
             bound: None,
-            least: 1,
+            least: 109,
             body: || {
                 let used = credits(0, true);
                 let theirs = Arc::clone(&used);
