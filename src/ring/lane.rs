@@ -246,6 +246,8 @@ impl<L: Layout> Ring<L> {
             }
             return Err(self.why_not(tail));
         }
+        #[cfg(test)]
+        super::held::point();
         Ok(tail)
     }
 

@@ -61,6 +61,8 @@
 
 mod aio_page;
 mod append;
+#[cfg(test)]
+mod held;
 mod lane;
 mod layout;
 mod queue;
