@@ -8,7 +8,7 @@ use ioctx::sync::model::{set_cpu, use_sections};
 use ioctx::sync::time::Instant;
 use ioctx::sync::{Arc, thread};
 use std::mem::forget;
-use std::task::{Context, Wake, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 
 fn build(n: u32, fair: bool) -> Credits {
     let builder = Builder::new(n).batch(1);
@@ -86,6 +86,31 @@ fn handed_on(fair: bool, dropped: bool) {
     drop(unsafe { Box::from_raw(credits) });
 }
 
+/// Two units are put by two threads, one of whom uses them when both are served.
+fn two_puts() {
+    let used = credits(2, true);
+    let mut both = used.by.try_take(2).unwrap();
+    assert!(used.by.try_take(1).is_err());
+    let mut waits = Box::pin(used.by.take_async(2));
+    assert!(waits.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    both.split_off(1).into_raw();
+    both.into_raw();
+    let theirs = Arc::clone(&used);
+    let thread = thread::spawn(move || {
+        set_cpu(1);
+        theirs.touch(0);
+        // SAFETY: one of the two above.
+        drop(unsafe { theirs.by.from_raw(1) });
+    });
+    // SAFETY: the other one.
+    drop(unsafe { used.by.from_raw(1) });
+    if let Poll::Ready(both) = waits.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        used.touch(0);
+        drop(both);
+    }
+    thread.join().unwrap();
+}
+
 pub(super) fn models() -> Vec<Model> {
     vec![
         Model {
@@ -145,6 +170,14 @@ pub(super) fn models() -> Vec<Model> {
             bound: None,
             least: 20,
             body: || handed_on(false, true),
+            after: nothing,
+        },
+        Model {
+            name: "credits.wait_two_puts",
+            checks: "credits.pool.serve: who is served what another thread has put sees what its holder did",
+            bound: None,
+            least: 530,
+            body: two_puts,
             after: nothing,
         },
         Model {
