@@ -144,6 +144,27 @@ fn who_asks_again_in_vain_hands_on() {
 }
 
 #[test]
+fn a_thread_that_asks_again_in_vain_hands_on() {
+    for (_, credits) in kinds(2).into_iter().filter(|(fair, _)| !fair) {
+        for _ in 0..10 {
+            let held = credits.try_take(2).unwrap();
+            thread::scope(|scope| {
+                let two = scope.spawn(|| credits.take_until(2, late()).map(drop));
+                thread::sleep(Duration::from_millis(2));
+                let one = scope.spawn(|| credits.take_until(1, late()).map(drop));
+                thread::sleep(Duration::from_millis(2));
+                drop(held);
+                // Usually quicker than a thread that is woken.
+                let quicker = credits.try_take(1);
+                assert_eq!(one.join().unwrap(), Ok(()), "one is free, and wanted");
+                drop(quicker);
+                assert_eq!(two.join().unwrap(), Ok(()));
+            });
+        }
+    }
+}
+
+#[test]
 fn who_leaves_hands_on() {
     for (fair, credits) in kinds(2) {
         let mut held = credits.try_take(2).unwrap();
