@@ -151,7 +151,9 @@ impl<B: Backend> Context<B> {
     }
 
     /// Hands requests over, first to last, until one is not accepted. Those that were are removed from
-    /// `batch`; the result says how many. Events of requests that are done at once are published together.
+    /// `batch`; the result says how many. Events of requests that are done at once are published together. Places are
+    /// taken for up to 64 requests at a time: meanwhile others may find the context full, and a request that has one
+    /// is still accepted if the context is destroyed.
     ///
     /// # Errors
     ///

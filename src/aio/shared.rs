@@ -19,7 +19,8 @@ const CHUNK: usize = 64;
 /// read.
 pub(super) struct Shared {
     /// One reference per request not finished, held by its `Completion` or `Finished` and put by
-    /// [`publish`](Self::publish) or [`release`](Self::release); the initial one belongs to the destroyer.
+    /// [`publish`](Self::publish) or [`release`](Self::release), and per place that a batch has taken for a request
+    /// to come; the initial one belongs to the destroyer.
     /// Written per CPU, by submitters and completers.
     pub(super) reqs: CachePadded<PerCpuRef>,
     /// Which slot, and how many. Written per CPU by submitters and readers; globally once per batch.

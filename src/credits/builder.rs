@@ -68,7 +68,8 @@ impl Builder {
     }
 
     /// How many tags there can be after a [`resize`](Tags::resize). They are paid for from the beginning: 3 bytes
-    /// each. As many as at first, unless said. Credits need no such bound.
+    /// each, or what a larger [`batch`](Self::batch) takes: 8 for each of it, per possible CPU. As many as at first,
+    /// unless said. Credits need no such bound.
     pub fn most(mut self, most: u32) -> Self {
         self.most = Some(most);
         self

@@ -163,6 +163,7 @@ impl Credits {
     }
 
     /// [`take`](Self::take) as a future. It stands in line from when it is first polled until it is dropped.
+    /// Forgotten, it stands there for ever, and what it is given is lost.
     ///
     /// # Examples
     ///

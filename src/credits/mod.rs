@@ -1,15 +1,16 @@
 //! Admission to a bounded resource without a shared counter.
 //!
 //! [`Credits`] hands out counts, [`Tags`] hands out distinct small integers: a tag is a credit with an
-//! identity. [`Handles`] are tags that may be left in plain numbers. All are built by [`Builder`], or `new`, and
-//! keep a global pool and a stock per CPU. A take is served from this CPU's stock; when that is empty a batch is moved
-//! from the pool, and when a put finds two batches there, one is moved back. So a shared line is written once per
-//! batch, not once per operation.
+//! identity. [`Handles`] are tags that may be left in plain numbers. All are built by [`Builder`], or `new`,
+//! and keep a global pool and a stock per CPU. A take is served from this CPU's stock; when that is empty a
+//! batch is moved from the pool, and when a put finds two batches there, one is moved back. So a shared line
+//! is written once per batch, not once per operation.
 //!
 //! # The law
 //!
-//! `pool + sum of stocks + handed out == n`, at every moment at which no move is under way. After a resize to fewer than
-//! are handed out the pool has less than nothing.
+//! `pool + sum of stocks + handed out == n`, at every moment at which no move is under way. After a resize to
+//! fewer than are handed out, the pool of [`Credits`] has less than nothing; [`Tags`] that are too many count until
+//! somebody would get them.
 //!
 //! # Exactness
 //!

@@ -73,7 +73,8 @@ impl Tags {
     ///
     /// # Errors
     ///
-    /// As [`Credits::try_take`](super::Credits::try_take).
+    /// As [`Credits::try_take`](super::Credits::try_take); nor does it count what a take of several tags puts back,
+    /// because after a resize some were not to be had any more.
     ///
     /// # Panics
     ///
@@ -388,7 +389,7 @@ pub struct Tag<'a> {
 }
 
 impl Tag<'_> {
-    /// The integer, below the total.
+    /// The integer, below the total as it was when the tag was taken.
     pub fn index(&self) -> u32 {
         self.index
     }
@@ -418,7 +419,7 @@ impl Drop for Tag<'_> {
 
 /// Tags that are handed out together. Dropping it gives all of them back; forgetting it leaks them.
 ///
-/// It is a slice of integers, each below the total.
+/// It is a slice of integers, each below the total as it was then.
 #[derive(Debug)]
 #[must_use = "dropped at once, the tags go back"]
 pub struct Batch<'a> {

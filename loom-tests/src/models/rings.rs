@@ -227,7 +227,8 @@ pub(super) fn models() -> Vec<Model> {
                 let ring = aio_ring(2, 0);
                 ring.try_publish_batch(&[event(0), event(1)]).unwrap();
                 let theirs = Arc::clone(&ring);
-                let onlooker = thread::spawn(move || assert!(!theirs.is_empty(), "there was one at any time"));
+                let onlooker =
+                    thread::spawn(move || assert!(!theirs.is_empty(), "there was one at any time"));
                 assert_eq!(ring.try_reader().unwrap().pop(), Some(event(0)));
                 ring.try_publish(event(2)).unwrap();
                 onlooker.join().unwrap();

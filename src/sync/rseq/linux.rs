@@ -237,7 +237,7 @@ pub(crate) fn rejoin() -> bool {
 ///
 /// # Safety
 ///
-/// 1. [`kind`] was asked before, and is not portable.
+/// 1. [`kind`] was asked before; if it is portable, the word never lacks `GIVE_UP`.
 /// 2. `mode` is valid until the section has committed or given up. Unless `GIVE_UP` is set, the word is the
 ///    address of as many slots as there are possible CPUs, 128 bytes apart, 8 bytes each, which are written
 ///    by sections only.

@@ -25,6 +25,22 @@ fn fewer_credits() {
     assert_eq!(used.by.drain().len(), 0, "conserved");
 }
 
+/// Two units are put, one of which is about to open the stocks, while both are taken away.
+fn fewer_than_are_put() {
+    let used = Used::new(Builder::new(2).batch(1).credits().unwrap(), 0);
+    let mine = [(); 2].map(|()| used.by.try_take(1).unwrap());
+    assert!(used.by.try_take(1).is_err());
+    let theirs = Arc::clone(&used);
+    let thread = thread::spawn(move || {
+        set_cpu(1);
+        assert_eq!(theirs.by.resize(0), Ok(2));
+        assert!(theirs.by.try_take(1).is_err(), "there is none");
+    });
+    drop(mine);
+    thread.join().unwrap();
+    assert!(used.by.try_take(1).is_err() && used.by.drain().len() == 0, "there is none");
+}
+
 /// A tag is withdrawn while another thread takes and puts tags.
 fn fewer_tags() {
     let used = Used::new(Builder::new(2).batch(1).tags().unwrap(), 2);
@@ -157,6 +173,25 @@ pub(super) fn models() -> Vec<Model> {
             body: || {
                 use_sections(true);
                 fewer_credits();
+            },
+            after: nothing,
+        },
+        Model {
+            name: "credits.resize_opened",
+            checks: "a put that is about to open the stocks does not if a resize takes the units away",
+            bound: Some(3),
+            least: 4406,
+            body: fewer_than_are_put,
+            after: nothing,
+        },
+        Model {
+            name: "credits.resize_opened_sections",
+            checks: "the same where stocks are changed by sections",
+            bound: Some(3),
+            least: 4687,
+            body: || {
+                use_sections(true);
+                fewer_than_are_put();
             },
             after: nothing,
         },

@@ -42,6 +42,22 @@ fn handed_to_and_fro(fair: bool) {
     assert!(used.by.try_take(1).is_ok());
 }
 
+/// Two units are put, one after the other, while somebody comes to wait for both: stocks are not opened under its feet.
+fn waits_for_more() {
+    use_sections(true);
+    let used = credits(2, true);
+    let two = [(); 2].map(|()| used.by.try_take(1).unwrap());
+    assert!(used.by.try_take(1).is_err());
+    let theirs = Arc::clone(&used);
+    let thread = thread::spawn(move || {
+        set_cpu(1);
+        drop(theirs.by.take(2).unwrap());
+    });
+    drop(two);
+    thread.join().unwrap();
+    assert_eq!(used.by.available(), 2, "conserved");
+}
+
 /// Whether it was woken.
 struct Bell(AtomicU32);
 
@@ -178,6 +194,14 @@ pub(super) fn models() -> Vec<Model> {
             bound: None,
             least: 530,
             body: two_puts,
+            after: nothing,
+        },
+        Model {
+            name: "credits.wait_more",
+            checks: "one who begins to wait while a put is about to open the stocks",
+            bound: Some(3),
+            least: 107_416,
+            body: waits_for_more,
             after: nothing,
         },
         Model {
