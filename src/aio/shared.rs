@@ -2,7 +2,7 @@
 
 use super::completion::result;
 use super::{Event, Reason, Request};
-use crate::credits::{Builder, Tags};
+use crate::credits::Tags;
 use crate::percpu::CachePadded;
 use crate::refcount::{PerCpuRef, Put};
 use crate::ring::{self, CompletionQueue};
@@ -76,8 +76,7 @@ impl Shared {
     pub(super) fn new(capacity: u32, queue: CompletionQueue) -> Self {
         Self {
             reqs: CachePadded::new(PerCpuRef::new()),
-            // A context is often full, and then stocks are opened and closed all the time: cheaper without sections.
-            tags: Builder::new(capacity).portable().tags().expect("a context's capacity is below the most"),
+            tags: Tags::new(capacity),
             wait: if queue.ends_with_rmw() { EventCount::new() } else { EventCount::for_light_publishers() },
             queue,
             finished: Arc::new(Gate::new()),
