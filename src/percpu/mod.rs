@@ -116,6 +116,12 @@ impl<T> PerCpu<T> {
         self.0.len()
     }
 
+    /// Every slot, by the number of its CPU.
+    #[inline]
+    pub(crate) fn all(&self) -> &[CachePadded<T>] {
+        &self.0
+    }
+
     /// Every slot, in order of CPU.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
         self.0.iter().map(|slot| &**slot)

@@ -107,36 +107,71 @@ impl Lanes {
         lane.limit.store(head + lane.mask + 1, mo!("ring.append.limit", Release));
     }
 
-    /// How many events can be read, from one lane.
-    ///
-    /// # Staleness
-    ///
-    /// As [`Ring::len`](super::Ring::len).
-    #[inline]
-    pub(super) fn len_of(&self, lane: usize) -> u32 {
-        let (lane, reader) = self.lane(lane);
-        // Relaxed, both: a number, not the right to read. A tail behind the head is of events that have been read.
-        let head = reader.head.load(Relaxed);
-        lane.tail.load(Relaxed).saturating_sub(head).min(lane.mask + 1) as u32
+    /// The lanes, to be read.
+    #[inline(always)]
+    pub(super) fn readable(&self) -> AllReadable<'_> {
+        AllReadable { lanes: self.lanes.all(), sides: self.readers.all() }
+    }
+}
+
+/// All lanes, to be read.
+#[derive(Clone, Copy, Default)]
+pub(super) struct AllReadable<'a> {
+    lanes: &'a [CachePadded<Lane>],
+    /// As many.
+    sides: &'a [CachePadded<ReaderSide>],
+}
+
+impl<'a> AllReadable<'a> {
+    #[inline(always)]
+    pub(super) fn len(&self) -> usize {
+        self.lanes.len()
     }
 
-    /// Shows up to `max` events of one lane to `f`, run by run and in place, and takes them out; returns how many.
-    /// None if somebody else is reading there.
-    pub(super) fn read(&self, lane: usize, max: usize, f: &mut impl FnMut(&[Event])) -> usize {
-        let (lane, side) = self.lane(lane);
+    #[inline(always)]
+    pub(super) fn iter(self) -> impl Iterator<Item = Readable<'a>> {
+        self.lanes.iter().zip(self.sides).map(|(lane, side)| Readable { lane, side })
+    }
+
+    #[inline(always)]
+    pub(super) fn get(&self, lane: usize) -> Option<Readable<'a>> {
+        Some(Readable { lane: self.lanes.get(lane)?, side: self.sides.get(lane)? })
+    }
+}
+
+/// A lane, to be read.
+pub(super) struct Readable<'a> {
+    lane: &'a Lane,
+    side: &'a ReaderSide,
+}
+
+impl Readable<'_> {
+    /// How many events can be read. As stale as [`Ring::len`](super::Ring::len).
+    #[inline]
+    pub(super) fn len(&self) -> u32 {
+        // Relaxed, both: a number, not the right to read. A tail behind the head is of events that have been read.
+        let head = self.side.head.load(Relaxed);
+        self.lane.tail.load(Relaxed).saturating_sub(head).min(self.lane.mask + 1) as u32
+    }
+
+    /// Whether nothing can be read. As stale as [`len`](Self::len).
+    #[inline(always)]
+    pub(super) fn is_empty(&self) -> bool {
+        // Relaxed, both: as in `len`.
+        self.lane.tail.load(Relaxed) <= self.side.head.load(Relaxed)
+    }
+
+    /// Shows up to `max` events to `f`, run by run and in place, and takes them out; returns how many. None if
+    /// somebody else is reading here.
+    #[inline(always)]
+    pub(super) fn read(&self, max: usize, f: &mut impl FnMut(&[Event])) -> usize {
+        let side = self.side;
         // Relaxed: look before swapping. Acquire: pairs with the release by the last reader; its head is ours.
         if glance(&side.claimed) != 0 || side.claimed.swap(1, mo!("ring.append.claim", Acquire)) != 0 {
             return 0;
         }
-        let mut reader = Reader { lane, side, head: 0 };
         // Relaxed: only readers write it, and they are ordered by the claim.
-        reader.head = side.head.load(Relaxed);
-        reader.read(max, f)
-    }
-
-    fn lane(&self, lane: usize) -> (&Lane, &ReaderSide) {
-        let cpu = crate::cpu::CpuId(lane as u32);
-        (self.lanes.get(cpu), self.readers.get(cpu))
+        Reader { lane: self.lane, side, head: side.head.load(Relaxed) }.read(max, f)
     }
 }
 

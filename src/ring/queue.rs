@@ -1,6 +1,6 @@
 //! [`CompletionQueue`]: a ring per CPU.
 
-use super::append::Lanes;
+use super::append::{AllReadable, Lanes};
 use super::{Event, Reader, Refused, Ring};
 use crate::cpu;
 use crate::percpu::CachePadded;
@@ -93,13 +93,10 @@ impl CompletionQueue {
         self.own.as_ref().map_or(0, Lanes::len)
     }
 
-    /// How many events one lane has, as stale as [`len`](Self::len).
-    #[inline]
-    fn len_of(&self, lane: usize) -> u32 {
-        match &self.own {
-            Some(own) if lane < own.len() => own.len_of(lane),
-            _ => self.lanes[lane - self.own_lanes()].len(),
-        }
+    /// Those of one CPU, to be read.
+    #[inline(always)]
+    fn readable(&self) -> AllReadable<'_> {
+        self.own.as_ref().map(Lanes::readable).unwrap_or_default()
     }
 
     /// How many events can be read.
@@ -110,13 +107,14 @@ impl CompletionQueue {
     /// what was read.
     #[inline]
     pub fn len(&self) -> u32 {
-        (0..self.lanes()).map(|lane| self.len_of(lane)).fold(0, u32::saturating_add)
+        let own = self.readable().iter().map(|lane| lane.len());
+        own.chain(self.lanes.iter().map(Ring::len)).fold(0, u32::saturating_add)
     }
 
     /// Whether nothing can be read. As stale as [`len`](Self::len).
     #[inline]
     pub fn is_empty(&self) -> bool {
-        (0..self.lanes()).all(|lane| self.len_of(lane) == 0)
+        self.readable().iter().all(|lane| lane.is_empty()) && self.lanes.iter().all(Ring::is_empty)
     }
 
     /// Publishes all of `events`. They are in order, and adjacent unless they had to be split between lanes.
@@ -203,21 +201,24 @@ impl CompletionQueue {
     pub fn read(&self, max: usize, mut f: impl FnMut(&[Event])) -> usize {
         // Relaxed twice: spreads readers over the lanes; any value will do.
         let mut lane = self.next.load(Relaxed) as usize;
+        let own = self.readable();
+        let (rings, lanes) = (&self.lanes[..], self.lanes());
         let mut read = 0;
-        let lanes = self.lanes();
         for _ in 0..lanes {
             let this = lane;
             lane = if lane + 1 < lanes { lane + 1 } else { 0 };
-            if self.len_of(this) == 0 {
-                continue;
-            }
-            read += match &self.own {
-                Some(own) if this < own.len() => own.read(this, max - read, &mut f),
-                _ => {
-                    let ring = &self.lanes[this - self.own_lanes()];
-                    ring.try_reader().map_or(0, |mut reader| drain(&mut reader, max - read, &mut f))
+            // Relaxed, in both: as `len`.
+            if let Some(lane) = own.get(this) {
+                if lane.is_empty() {
+                    continue;
                 }
-            };
+                read += lane.read(max - read, &mut f);
+            } else if let Some(ring) = rings.get(this - own.len()) {
+                if ring.is_empty() {
+                    continue;
+                }
+                read += read_ring(ring, max - read, &mut f);
+            }
             if read == max {
                 // Whoever comes next begins behind this lane, so that none is starved. Relaxed: as above.
                 self.next.store(lane as u32, Relaxed);
@@ -228,7 +229,12 @@ impl CompletionQueue {
     }
 }
 
-/// Shows the two runs that a ring can have: to its edge, and from its start.
+/// Shows the two runs that a ring can have: to its edge, and from its start. Nothing if somebody else is reading there.
+#[inline(never)]
+fn read_ring(ring: &Ring, max: usize, f: &mut impl FnMut(&[Event])) -> usize {
+    ring.try_reader().map_or(0, |mut reader| drain(&mut reader, max, f))
+}
+
 fn drain(reader: &mut Reader<'_>, max: usize, f: &mut impl FnMut(&[Event])) -> usize {
     let mut read = 0;
     for _ in 0..2 {
