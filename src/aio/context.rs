@@ -103,7 +103,7 @@ impl<B: Backend> Context<B> {
     }
 
     #[inline]
-    fn shared(&self) -> &Shared {
+    pub(super) fn shared(&self) -> &Shared {
         // SAFETY: freed only by our `drop`.
         unsafe { self.shared.as_ref() }
     }

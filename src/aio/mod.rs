@@ -44,6 +44,8 @@ mod context;
 mod error;
 mod request;
 mod shared;
+#[cfg(feature = "stats")]
+mod stats;
 mod table;
 
 pub use backend::{Backend, Submitted};
@@ -51,4 +53,6 @@ pub use completion::{Completion, Finished};
 pub use context::{Context, MAX_CAPACITY, MAX_LANES};
 pub use error::{Argument, BatchError, CreateError, DestroyError, GetEventsError, Reason, SubmitError};
 pub use request::{Event, MAX_SEGMENTS, Op, Request};
+#[cfg(feature = "stats")]
+pub use stats::Stats;
 pub use table::{Entered, Handle, Table, TableFull};

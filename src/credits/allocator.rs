@@ -6,9 +6,9 @@ use super::waiters::Waiters;
 use super::word::{CLOSED, MOVER, MOVERS, SWEEPING, WAITERS, count, units};
 use crate::percpu::{CachePadded, PerCpu};
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
-use crate::sync::mo;
 use crate::sync::rseq::{self, GIVE_UP};
 use crate::sync::time::micros;
+use crate::sync::{Tally, mo};
 use std::fmt;
 use std::ptr::with_exposed_provenance;
 
@@ -80,6 +80,9 @@ pub(super) struct Pool {
     pub(super) changed: AtomicU64,
     /// How long they stay closed.
     pub(super) cool: AtomicU64,
+    pub(super) refills: Tally,
+    pub(super) spills: Tally,
+    pub(super) sweeps: Tally,
 }
 
 impl<S: Stock> Allocator<S> {
@@ -99,6 +102,9 @@ impl<S: Stock> Allocator<S> {
                 word: AtomicU64::new(units(total)),
                 changed: AtomicU64::new(micros()),
                 cool: AtomicU64::new(0),
+                refills: Tally::default(),
+                spills: Tally::default(),
+                sweeps: Tally::default(),
             }),
             waiters: CachePadded::new(Waiters::default()),
             built,
@@ -265,6 +271,7 @@ impl<S: Stock> Allocator<S> {
             match self.pool.word.compare_exchange_weak(word, next, mo!("credits.pool.take", Acquire), Relaxed)
             {
                 Ok(_) if extra > 0 => {
+                    self.pool.refills.one();
                     let left = extra - S::fill(self, extra);
                     self.add(units(left).wrapping_sub(MOVER));
                     self.calm_down();
@@ -289,6 +296,7 @@ impl<S: Stock> Allocator<S> {
         let mut change = units(n);
         let moved = self.begin_move();
         if moved {
+            self.pool.spills.one();
             change = change.wrapping_add(units(S::spill(self, self.batch()))).wrapping_sub(MOVER);
         }
         self.settle(self.add(change));
@@ -346,6 +354,13 @@ impl<S: Stock> Allocator<S> {
         // Relaxed: a hint.
         let word = self.pool.word.load(Relaxed);
         word & CLOSED != 0 && count(word) == 0
+    }
+
+    /// What has happened so far.
+    #[cfg(feature = "stats")]
+    pub(super) fn stats(&self) -> super::Stats {
+        let Pool { refills, spills, sweeps, .. } = &*self.pool;
+        super::Stats { refills: refills.get(), spills: spills.get(), sweeps: sweeps.get() }
     }
 
     /// How many units are free, at no particular moment unless nobody takes or puts.

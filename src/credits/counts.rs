@@ -233,6 +233,12 @@ impl Credits {
         self.0.total()
     }
 
+    /// How often stocks were refilled, and so on.
+    #[cfg(feature = "stats")]
+    pub fn stats(&self) -> super::Stats {
+        self.0.stats()
+    }
+
     /// How many units are free.
     ///
     /// # Staleness

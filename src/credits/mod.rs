@@ -104,6 +104,19 @@ pub use handles::{Handle, Handles, Stale};
 pub use tags::{Batch, Tag, Tags, TakeTag};
 pub use waiters::WaitError;
 
+/// How often takes and puts have left the stocks, since the beginning.
+#[cfg(feature = "stats")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Batches that were moved from the pool to a stock.
+    pub refills: u64,
+    /// Batches that were moved from a stock to the pool.
+    pub spills: u64,
+    /// Times at which all stocks were closed: because too little was left, or to give them back to sections.
+    pub sweeps: u64,
+}
+
 /// Fewer units were free than were asked for; none was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exhausted;

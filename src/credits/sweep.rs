@@ -72,6 +72,7 @@ impl<S: Stock> Allocator<S> {
     /// Closes every stock and empties it, into the pool but for the number of those in it. Returns how many there
     /// were. For whoever has set `SWEEPING`; nobody moves any units afterwards.
     fn close_stocks(&self) -> u32 {
+        self.pool.sweeps.one();
         // Relaxed: changed only with `SWEEPING`.
         let sections = self.mode.load(Relaxed) & GIVE_UP == 0;
         // The fence orders it before every section that begins, or begins again, after it; locked instructions find

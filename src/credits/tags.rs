@@ -232,6 +232,12 @@ impl Tags {
         self.bound
     }
 
+    /// How often stocks were refilled, and so on.
+    #[cfg(feature = "stats")]
+    pub fn stats(&self) -> super::Stats {
+        self.free.stats()
+    }
+
     /// How many tags are free.
     ///
     /// # Staleness

@@ -65,4 +65,6 @@ pub use builder::{Builder, NoSections};
 pub use percpu_ref::{DynamicRef, PerCpuRef, Put};
 pub use policy::{Always, Gets, Moves, Never, Policy};
 pub use switch::ReviveError;
+#[cfg(feature = "stats")]
+pub use switch::upgrades;
 pub use typed::{Dying, Guard, Handle, Owner, StillHeld, Weak};

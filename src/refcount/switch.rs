@@ -9,7 +9,7 @@ use super::{PerCpuRef, Put};
 use crate::sync::atomic::{self, AtomicU64, Ordering::Relaxed};
 use crate::sync::hint::Backoff;
 use crate::sync::time::{Duration, micros};
-use crate::sync::{hint, mo, section_fence, thread};
+use crate::sync::{Tally, hint, mo, section_fence, thread};
 
 /// A count was not revived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +33,15 @@ impl std::fmt::Display for ReviveError {
 }
 
 impl std::error::Error for ReviveError {}
+
+/// How often a count has become per CPU because it was shared.
+static UPGRADES: Tally = Tally::new();
+
+/// How many counts of this process have become per CPU because they were shared.
+#[cfg(feature = "stats")]
+pub fn upgrades() -> u64 {
+    UPGRADES.get()
+}
 
 /// What came of the attempt to begin a change.
 enum Begun {
@@ -126,6 +135,9 @@ impl<P: Policy> PerCpuRef<P> {
             mode => unreachable!("in one word, in the mode {mode:?}"),
         };
         let Some(slots) = slots else { return self.end(0) };
+        if patience.is_some() {
+            UPGRADES.one();
+        }
         // Relaxed: the opening below comes after it. Before the flag is set nobody may count up in a slot what
         // might be put in the word: that could be found zero too early.
         let word = self.word.fetch_or(PER_CPU, Relaxed);

@@ -79,6 +79,17 @@ pub use reader::Reader;
 pub use reserved::{NotPublished, OtherRing, ReservedReader, ReservedRing, Slots};
 pub use view::{NotShown, RingView, Unusable};
 
+/// How often publishers did not find room at once, since the beginning.
+#[cfg(feature = "stats")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Times at which a publisher's first lane was in use or full, or a section on it was given up.
+    pub passed_over: u64,
+    /// Times at which it gave its CPU away, after every lane had been in use or full again and again.
+    pub waits: u64,
+}
+
 /// What a ring carries: 32 bytes, laid out like the kernel's `io_event`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(C)]

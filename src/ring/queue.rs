@@ -5,7 +5,7 @@ use super::{Event, Reader, Refused, Ring};
 use crate::cpu;
 use crate::percpu::CachePadded;
 use crate::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use crate::sync::{hint, thread};
+use crate::sync::{Tally, hint, thread};
 use std::slice;
 
 /// The most events that can be outstanding.
@@ -48,6 +48,14 @@ pub struct CompletionQueue {
     lanes: Box<[Ring]>,
     /// Where the next reader starts. Written by readers only.
     next: CachePadded<AtomicU32>,
+    tallies: CachePadded<Tallies>,
+}
+
+/// Written by publishers that do not find room at once.
+#[derive(Debug, Default)]
+struct Tallies {
+    passed_over: Tally,
+    waits: Tally,
 }
 
 impl CompletionQueue {
@@ -80,6 +88,7 @@ impl CompletionQueue {
             own: None,
             lanes: (0..lanes).map(|_| Ring::new(per_lane)).collect(),
             next: CachePadded::new(AtomicU32::new(0)),
+            tallies: CachePadded::default(),
         }
     }
 
@@ -115,6 +124,12 @@ impl CompletionQueue {
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.readable().iter().all(|lane| lane.is_empty()) && self.lanes.iter().all(Ring::is_empty)
+    }
+
+    /// How often publishers did not find room at once.
+    #[cfg(feature = "stats")]
+    pub fn stats(&self) -> super::Stats {
+        super::Stats { passed_over: self.tallies.passed_over.get(), waits: self.tallies.waits.get() }
     }
 
     /// Publishes all of `events`. They are in order, and adjacent unless they had to be split between lanes.
@@ -153,6 +168,7 @@ impl CompletionQueue {
     /// Publishes what the lane of this CPU would not take, in whichever takes it first.
     #[cold]
     fn publish_slow(&self, mut events: &[Event]) {
+        self.tallies.passed_over.one();
         let (mut lane, mut tried) = (self.home(), 0);
         let mut backoff = hint::Backoff::default();
         loop {
@@ -173,6 +189,7 @@ impl CompletionQueue {
                     tried += 1;
                     if tried % self.lanes.len() == 0 && !backoff.wait() {
                         // Every lane has been tried, again and again: somebody was preempted in one.
+                        self.tallies.waits.one();
                         hint::contended();
                         thread::yield_now();
                     }

@@ -46,10 +46,12 @@ mod imp;
 pub(crate) mod page;
 mod parker;
 pub(crate) mod rseq;
+mod tally;
 mod wake;
 
 pub use imp::*;
 pub use parker::{Parked, Parker};
+pub(crate) use tally::Tally;
 pub(crate) use wake::{Wake, Woken};
 
 /// A file shared by requests. Ownership of a caller's resource takes part in no protocol of this

@@ -5,7 +5,7 @@ use super::queue::{EVERYBODY, NOBODY, Queue};
 use crate::barrier;
 use crate::percpu::CachePadded;
 use crate::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use crate::sync::{Mutex, Wake, fence, fence_after_rmw};
+use crate::sync::{Mutex, Tally, Wake, fence, fence_after_rmw};
 
 /// Where threads and tasks sleep until enough events are there.
 ///
@@ -56,6 +56,14 @@ use crate::sync::{Mutex, Wake, fence, fence_after_rmw};
 pub struct EventCount {
     watched: CachePadded<Watched>,
     queue: CachePadded<Mutex<Queue>>,
+    tallies: CachePadded<Tallies>,
+}
+
+/// Written by those who sleep and those who wake them.
+#[derive(Debug, Default)]
+struct Tallies {
+    sleeps: Tally,
+    wakes: Tally,
 }
 
 /// What every publisher looks at.
@@ -100,7 +108,14 @@ impl EventCount {
         Self {
             watched: CachePadded::new(Watched { wanted: AtomicU32::new(NOBODY), light }),
             queue: CachePadded::new(Mutex::new(Queue::default())),
+            tallies: CachePadded::default(),
         }
+    }
+
+    /// How often somebody slept and was woken.
+    #[cfg(feature = "stats")]
+    pub fn stats(&self) -> super::Stats {
+        super::Stats { sleeps: self.tallies.sleeps.get(), wakes: self.tallies.wakes.get() }
     }
 
     /// Announces that the calling thread is about to sleep until `min` events are there. The caller looks
@@ -214,6 +229,7 @@ impl EventCount {
 
     #[cold]
     fn wake(&self, available: impl Fn() -> u32) {
+        self.tallies.wakes.one();
         let mut queue = self.queue.lock();
         let woken = queue.pick(available());
         self.publish_wanted(&queue);
@@ -226,6 +242,7 @@ impl EventCount {
     /// Puts one who wants `min` events into the queue; returns by which name. [`announced`](Self::announced)
     /// has to be called before it looks at the events.
     pub(super) fn join(&self, min: u32, wake: Option<Wake>) -> u64 {
+        self.tallies.sleeps.one();
         let mut queue = self.queue.lock();
         let id = queue.push(min, wake);
         self.publish_wanted(&queue);

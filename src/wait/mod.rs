@@ -52,3 +52,14 @@ pub use bell::Bell;
 pub use event_count::EventCount;
 pub use gate::Gate;
 pub use key::{Key, Listen, Outcome};
+
+/// How often somebody slept and was woken, since the beginning.
+#[cfg(feature = "stats")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Announcements of a sleep, kept or taken back.
+    pub sleeps: u64,
+    /// Looks for sleepers to wake, when enough seemed to be there: each wakes one, several or none.
+    pub wakes: u64,
+}

@@ -1,0 +1,87 @@
+//! What the feature `stats` counts: each number moves when, and only when, its thing happens.
+
+use ioctx::credits::Credits;
+use ioctx::refcount::{Gets, PerCpuRef, upgrades};
+use ioctx::ring::{CompletionQueue, Event};
+use ioctx::wait::EventCount;
+use ioctx::{Context, Request, backend::Null};
+
+#[test]
+fn a_batch_is_counted_once() {
+    let credits = Credits::new(1 << 16);
+    let batch = 1 << 16;
+    let held = credits.try_take(1).unwrap();
+    let one = credits.stats();
+    assert_eq!((one.refills, one.spills, one.sweeps), (1, 0, 0));
+    // What a stock has is taken without any of them.
+    drop(credits.try_take(1).unwrap());
+    assert_eq!(credits.stats(), one);
+    drop(held);
+    assert!(credits.try_take(batch).is_ok(), "a sweep brings all of them together");
+    let swept = credits.stats();
+    assert_eq!(swept.sweeps, 1);
+    assert_eq!(swept.refills, 1);
+}
+
+#[test]
+fn puts_spill() {
+    let credits = Credits::new(1 << 10);
+    let held: Vec<_> = (0..1 << 10).map(|_| credits.try_take(1).unwrap()).collect();
+    let before = credits.stats();
+    drop(held);
+    assert!(credits.stats().spills > before.spills, "no stock holds them all");
+}
+
+#[test]
+fn sleeps_and_wakes_are_counted() {
+    let count = EventCount::new();
+    count.notify(|| 1);
+    assert_eq!((count.stats().sleeps, count.stats().wakes), (0, 0), "nobody sleeps");
+    let key = count.prepare_wait(1);
+    count.notify(|| 0);
+    assert_eq!((count.stats().sleeps, count.stats().wakes), (1, 0), "there is not enough");
+    count.notify(|| 1);
+    assert_eq!((count.stats().sleeps, count.stats().wakes), (1, 1));
+    drop(key);
+}
+
+#[test]
+fn lanes_passed_over_are_counted() {
+    let queue = CompletionQueue::with_lanes(4, 2);
+    let event = Event::default();
+    for _ in 0..4 {
+        queue.publish_one(event);
+    }
+    assert_eq!(queue.stats().passed_over, 0, "each lane has room for four");
+    queue.publish_one(event);
+    assert_eq!((queue.stats().passed_over, queue.stats().waits), (1, 0), "the other one has room");
+}
+
+#[test]
+fn upgrades_are_counted() {
+    let before = upgrades();
+    // Per CPU from the start is no upgrade.
+    drop(PerCpuRef::new());
+    assert_eq!(upgrades(), before);
+    let count = PerCpuRef::builder().policy(Gets).build();
+    // As often as it takes within a second, however slow the machine.
+    while upgrades() == before {
+        count.get();
+        let _ = count.put();
+    }
+    assert_eq!(upgrades(), before + 1);
+}
+
+#[test]
+fn a_context_sums_up() {
+    let context = Context::new(64, Null).unwrap();
+    for _ in 0..64 {
+        context.submit(Request::nop()).unwrap();
+    }
+    assert!(context.submit(Request::nop()).is_err());
+    let stats = context.stats();
+    assert_eq!(stats.outstanding, 64);
+    assert!(stats.tags.refills >= 1 && stats.tags.sweeps >= 1, "{stats:?}");
+    assert_eq!(context.get_events(64, 64, None, &mut Vec::new()), Ok(64));
+    assert_eq!(context.stats().outstanding, 0);
+}
