@@ -157,11 +157,9 @@ macro_rules! one_by_one {
 macro_rules! ways {
     ($case:ident, $shape:expr) => {
         [
-            $case::<CompletionQueue>("ioctx CompletionQueue: a lane per CPU", $shape),
+            $case::<CompletionQueue>("ioctx CompletionQueue: appended per CPU", $shape),
             $case::<Ring>("ioctx Ring: one swap", $shape),
             $case::<Locked>("Mutex<VecDeque>: a mutex", $shape),
-            // One line per way. The append per CPU goes here:
-            // $case::<TheTypeWithShared>("ioctx TheType: an append per CPU", $shape),
         ]
     };
 }

@@ -5,6 +5,7 @@
 //! | contender | sleepers | each sleeps until so many events are there | what a notifier pays while nobody sleeps |
 //! |---|---|---|---|
 //! | `EventCount` | any | yes | a load, and a fence unless the change ended with one |
+//! | the same, for light publishers | any | yes | a load |
 //! | `event_listener` | any | no | a load and a fence |
 //! | `Mutex` and `Condvar` | any | yes, but each looks for itself | the mutex, and a system call |
 //! | the same, sleepers counted | any | yes, but each looks for itself | the mutex |
@@ -19,7 +20,7 @@ use ioctx_benches::harness::{Bench, Case, Contest, Place, cpus};
 #[cfg(target_os = "linux")]
 use ioctx_benches::wait::Futex;
 use ioctx_benches::wait::{
-    AfterRmw, Always, Bell, IfAsleep, Nothing, Park, Wake, check, rings, round_trips, used, wakes,
+    AfterRmw, Always, Bell, IfAsleep, Light, Nothing, Park, Wake, check, rings, round_trips, used, wakes,
 };
 use std::time::Duration;
 
@@ -42,6 +43,7 @@ macro_rules! sleepers {
     ($case:ident, $places:expr $(, $argument:expr)*) => {
         vec![
             $case::<EventCount>(OURS, $places $(, $argument)*),
+            $case::<Light>("ioctx EventCount, for light publishers", $places $(, $argument)*),
             $case::<Event>("event_listener", $places $(, $argument)*),
             $case::<Always>("Mutex+Condvar", $places $(, $argument)*),
             $case::<IfAsleep>("Mutex+Condvar, sleepers counted", $places $(, $argument)*),
@@ -56,6 +58,7 @@ fn main() {
     let mut bench = Bench::start("wait", env!("CARGO_TARGET_TMPDIR"));
     check::<EventCount>();
     check::<AfterRmw>();
+    check::<Light>();
     check::<Event>();
     check::<Always>();
     check::<IfAsleep>();
@@ -68,6 +71,7 @@ fn main() {
         let cases = vec![
             ring("ioctx notify", used::<EventCount>(), threads),
             ring("ioctx notify_after_rmw, with the RMW", used::<AfterRmw>(), threads),
+            ring("ioctx notify_light", used::<Light>(), threads),
             ring("event_listener notify", used::<Event>(), threads),
             ring("Condvar notify_one", used::<Always>(), threads),
             ring("Condvar notify_one if anybody sleeps", used::<IfAsleep>(), threads),

@@ -51,6 +51,28 @@ impl Bell for AfterRmw {
     }
 }
 
+/// Ours, where the change is published by a plain store, and sleepers execute the fence for all.
+#[derive(Debug)]
+pub struct Light(EventCount);
+
+impl Default for Light {
+    fn default() -> Self {
+        Self(EventCount::for_light_publishers())
+    }
+}
+
+impl Bell for Light {
+    #[inline]
+    fn ring(&self, change: impl FnOnce()) {
+        change();
+        self.0.notify_light(|| 1);
+    }
+
+    fn sleep_until(&self, ready: impl Fn() -> bool) {
+        self.0.sleep_until(ready);
+    }
+}
+
 impl Bell for Event {
     #[inline]
     fn ring(&self, change: impl FnOnce()) {

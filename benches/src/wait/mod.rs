@@ -8,7 +8,7 @@ mod latency;
 
 #[cfg(target_os = "linux")]
 pub use bells::Futex;
-pub use bells::{AfterRmw, Always, IfAsleep, Nothing, Park};
+pub use bells::{AfterRmw, Always, IfAsleep, Light, Nothing, Park};
 pub use latency::{Wake, wakes};
 
 use crate::harness::{Place, together};
