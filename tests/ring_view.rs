@@ -1,9 +1,11 @@
 //! Views of rings in memory that others write: by the rules, against them, and by the kernel.
 
+mod support;
+
 use ioctx::ring::{AioRing, Event, EventCell, NotShown, RingView, Unusable};
 use proptest::prelude::*;
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
 const GOOD: [u32; 8] = [0, 4, 0, 0, 0xa10a_10a1, 1, 0, 32];
 
@@ -108,55 +110,11 @@ fn step(hostile: bool) -> impl Strategy<Value = Step> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
+    // The fuzz target does the same.
+    #[cfg(unix)]
     #[test]
-    fn hostile_headers_and_indices_lead_nowhere_else(
-        mut header in prop_oneof![
-            (0..12u32, index(), index())
-                .prop_map(|(nr, head, tail)| [0, nr, head, tail, 0xa10a_10a1, 1, 0, 32]),
-            any::<[u32; 8]>(),
-        ],
-        header_length in prop_oneof![4 => Just(32u32), 1 => (0..30u32).prop_map(|n| 8 * n)],
-        len in 0..=320usize,
-        steps in prop::collection::vec(step(true), 0..40),
-    ) {
-        header[7] = header_length;
-        // In the middle of memory that nothing may change.
-        let mut memory = vec![0x5a5a_5a5a_5a5a_5a5a_u64; 80];
-        // SAFETY: 20 words in, with room for 40.
-        let base = unsafe { memory.as_mut_ptr().add(20) }.cast::<u8>();
-        // SAFETY: the header fits, and the words are aligned.
-        unsafe { base.cast::<[u32; 8]>().write(header) };
-        // SAFETY: as above; everybody uses atomics from here on.
-        let words = unsafe { &*base.cast::<[AtomicU32; 8]>() };
-        // SAFETY: 1. to 3. the memory is ours, initialised, and written by atomic accesses only.
-        if let Ok(mut view) = unsafe { RingView::new(base, len) } {
-            let capacity = view.capacity() as usize;
-            prop_assert!(header_length as usize + 32 * (capacity + 1) <= len);
-            for step in steps {
-                match step {
-                    Step::SetHead(to) => words[2].store(to, Relaxed),
-                    Step::SetTail(to) => words[3].store(to, Relaxed),
-                    Step::Peek(max) => {
-                        let shown = view.peek(max, |run| {
-                            run.iter().for_each(touch);
-                            run.len()
-                        });
-                        prop_assert!(shown <= max.min(capacity));
-                    }
-                    Step::Commit(n) => match view.commit(n) {
-                        Ok(()) => prop_assert!(n <= capacity),
-                        Err(NotShown(shown)) => prop_assert!(n > shown && shown <= capacity),
-                    },
-                    Step::PopInto(max) | Step::Publish(max) | Step::Claim(max) => {
-                        let mut out = Vec::new();
-                        prop_assert!(view.pop_into(&mut out, max) <= max.min(capacity));
-                    }
-                }
-            }
-        }
-        let touched = 20..24;
-        let others = (0..80).filter(|at| !touched.contains(at));
-        prop_assert!(others.into_iter().all(|at| memory[at] == 0x5a5a_5a5a_5a5a_5a5a));
+    fn whatever_is_in_memory_leads_nowhere_else(input in prop::collection::vec(any::<u8>(), 0..400)) {
+        support::hostile::anything(&input);
     }
 
     #[test]
@@ -263,17 +221,19 @@ fn threads_publish_and_a_view_reads_in_another() {
     let ring = AioRing::with_capacity(5);
     // SAFETY: 1. to 3. the ring outlives the view, and nobody else writes.
     let mut view = unsafe { RingView::new(ring.as_ptr(), ring.size()) }.unwrap();
+    let failed = AtomicBool::new(false);
     std::thread::scope(|scope| {
         for publisher in 0..2 {
-            let ring = &ring;
+            let (ring, failed) = (&ring, &failed);
             scope.spawn(move || {
                 for i in 0..EACH {
-                    while ring.try_publish(event(publisher << 32 | i)).is_err() {
+                    while ring.try_publish(event(publisher << 32 | i)).is_err() && !failed.load(Relaxed) {
                         std::thread::yield_now();
                     }
                 }
             });
         }
+        let _failed = support::SetAtEnd(&failed);
         let mut next = [0; 2];
         while next != [EACH; 2] {
             let n = view.peek(usize::MAX, |run| {
@@ -288,6 +248,49 @@ fn threads_publish_and_a_view_reads_in_another() {
             view.commit(n).unwrap();
             if n == 0 {
                 std::thread::yield_now();
+            }
+        }
+    });
+}
+
+#[cfg(unix)]
+#[test]
+fn while_others_write_all_the_time_a_view_stays_where_it_is() {
+    const SLOTS: u32 = 100;
+    let memory = support::hostile::Guarded::new();
+    let len = 32 * (SLOTS as usize + 1);
+    // At the end of what may be touched.
+    let words = &memory.words()[memory.words().len() - len / 4..];
+    words
+        .iter()
+        .zip([0, SLOTS, 0, 0, 0xa10a_10a1, 1, 0, 32])
+        .for_each(|(word, value)| word.store(value, Relaxed));
+    // SAFETY: 1. and 2. the words outlive the view. 3. everybody uses atomics.
+    let mut view = unsafe { RingView::new(words.as_ptr().cast_mut().cast(), len) }.unwrap();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut random = 1u32;
+            while !done.load(Relaxed) {
+                random = random.wrapping_mul(0x9e37_79b9).wrapping_add(1);
+                // All of the header, the number of slots too.
+                words[random as usize >> 16 & 7].store(random.rotate_left(16), Relaxed);
+            }
+        });
+        let _done = support::SetAtEnd(&done);
+        for turn in 0..300_000 {
+            let shown = view.peek(turn % 200, |run| {
+                run.iter().for_each(touch);
+                run.len()
+            });
+            assert!(shown < SLOTS as usize);
+            // What there was at the peek is still known, though the indices are others by now.
+            assert_eq!(view.commit(shown), Ok(()));
+            assert!(matches!(view.commit(SLOTS as usize), Err(NotShown(seen)) if seen < SLOTS as usize));
+            if turn % 64 == 0 {
+                let mut out = Vec::new();
+                // Two runs, each of what there was when it was looked at.
+                assert!(view.pop_into(&mut out, usize::MAX) <= 2 * SLOTS as usize);
             }
         }
     });

@@ -1,6 +1,8 @@
 //! What the tests share that put the crate into hostile surroundings.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+#[cfg(unix)]
+pub mod hostile;
 #[cfg(target_os = "linux")]
 pub mod process;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
