@@ -168,7 +168,7 @@ impl Tracee {
 
     /// Steps until `found` finds what it looks for.
     pub fn step_until<T>(&self, mut found: impl FnMut(u64) -> Option<T>) -> T {
-        (0..1000).find_map(|_| found(self.step())).expect("not within a thousand instructions")
+        (0..20_000).find_map(|_| found(self.step())).expect("not within so many instructions")
     }
 
     /// Makes it go on at `place`.
