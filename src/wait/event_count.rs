@@ -31,6 +31,9 @@ use crate::sync::{Mutex, Tally, Wake, fence, fence_after_rmw};
 /// where many sleepers come and go by the microsecond: they meet in the mutex; nor where a mutex is held
 /// anyway: a condition variable does.
 ///
+/// 256 bytes, and on Linux up to 88 per sleeper (216 for the first): 24 while it sleeps, and its place in the queue, of
+/// which there stay as many as there have been at once.
+///
 /// # Examples
 ///
 /// ```
