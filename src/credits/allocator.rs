@@ -4,18 +4,13 @@ use super::Exhausted;
 use super::builder::{Builder, Policy};
 use super::waiters::Waiters;
 use super::word::{CLOSED, MOVER, MOVERS, SWEEPING, WAITERS, count, units};
-use crate::percpu::{CachePadded, PerCpu};
+use crate::percpu::{ADDRESS, CachePadded, OPEN, PerCpu};
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use crate::sync::rseq::{self, GIVE_UP};
 use crate::sync::time::micros;
 use crate::sync::{Tally, mo};
 use std::fmt;
 use std::ptr::with_exposed_provenance;
-
-/// With [`GIVE_UP`] in a mode word: stocks are changed by locked instructions.
-pub(super) const OPEN: u64 = 1 << 1;
-/// Stocks are aligned to 128 bytes.
-const ADDRESS: u64 = !127;
 
 /// Free units kept on one CPU.
 pub(super) trait Stock: Sized {

@@ -1,7 +1,8 @@
 //! Closing the stocks, so that one word says how many units are free, and opening them again.
 
-use super::allocator::{Allocator, OPEN, Stock};
+use super::allocator::{Allocator, Stock};
 use super::word::{CLOSED, MOVERS, SWEEPING, WAITERS, count, units};
+use crate::percpu::OPEN;
 use crate::sync::atomic::Ordering::Relaxed;
 use crate::sync::hint::Backoff;
 use crate::sync::rseq::GIVE_UP;
@@ -86,7 +87,8 @@ impl<S: Stock> Allocator<S> {
             // SeqCst, for every thread of the process: pairs with every section.
             let fenced = section_fence!("credits.mode.fence", SeqCst);
             if !fenced {
-                // Relaxed: nothing was changed.
+                // Relaxed: pairs with nobody. The stocks are as they were, so that a section may see this at any time;
+                // and whoever still sees the stocks closed finds in the pool's word that they are not.
                 self.mode.store(self.sections_mode(), Relaxed);
                 self.add(0_u64.wrapping_sub(SWEEPING));
                 panic!("membarrier was granted to this process and is now refused");

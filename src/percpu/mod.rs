@@ -27,6 +27,12 @@ pub use padded::CachePadded;
 use crate::cpu::{self, CpuId};
 use std::ptr::NonNull;
 
+/// With [`GIVE_UP`](crate::sync::rseq::GIVE_UP) in a mode word: slots are changed by locked instructions, and are at
+/// the address in the bits of [`ADDRESS`].
+pub(crate) const OPEN: u64 = 1 << 1;
+/// The bits of a mode word that may be the address of slots.
+pub(crate) const ADDRESS: u64 = !(align_of::<CachePadded<u8>>() as u64 - 1);
+
 /// One `T` per possible CPU, each on cache lines of its own.
 ///
 /// Wait-free. Says nothing about who else uses a slot: `T` must be safe to share.

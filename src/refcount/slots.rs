@@ -2,18 +2,14 @@
 
 use super::policy::Stats;
 use crate::cpu::CpuId;
-use crate::percpu::{CachePadded, Counter, PerCpu};
+use crate::percpu::{ADDRESS, CachePadded, Counter, OPEN, PerCpu};
 use crate::sync::atomic::{self, AtomicU64, Ordering::Relaxed};
 use crate::sync::cpu;
 use crate::sync::rseq::GIVE_UP;
 use std::ptr::{NonNull, with_exposed_provenance_mut};
 
-/// With [`GIVE_UP`]: slots for locked instructions, at the address in the bits of [`ADDRESS`].
-const OPEN: u64 = 1 << 1;
-/// The same, but closed: the word counts.
+/// As [`OPEN`], but closed: the word counts.
 const CLOSED: u64 = 1 << 2;
-/// Slots are aligned to 128 bytes.
-const ADDRESS: u64 = !127;
 /// The bits of a mode word that has an address beside [`GIVE_UP`].
 pub(super) const WITH_SLOTS: u64 = OPEN | CLOSED;
 
