@@ -121,7 +121,7 @@ impl AioRing {
     ///
     /// # Panics
     ///
-    /// If `capacity` is above 2³⁰.
+    /// If `capacity` is above 2³⁰, or more than the address space has room for.
     pub fn with_capacity(capacity: u32) -> Self {
         assert!(capacity <= MOST, "at most 2^30 events, {capacity} asked for");
         Self { layout: AioPage::new(capacity) }

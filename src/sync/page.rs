@@ -45,8 +45,12 @@ mod real {
     impl Page {
         /// Pages that begin with `words`, followed by `slots` slots of zeroes.
         pub(crate) fn new(words: [u32; WORDS], slots: usize) -> Self {
-            let size = (size_of::<Words>() + slots * size_of::<Slot>()).next_multiple_of(PAGE);
-            let layout = Layout::from_size_align(size, PAGE).expect("far below the address space");
+            // Where addresses have 32 bits, that many can be asked for.
+            let layout = slots
+                .checked_mul(size_of::<Slot>())
+                .and_then(|size| size.checked_add(size_of::<Words>())?.checked_next_multiple_of(PAGE))
+                .and_then(|size| Layout::from_size_align(size, PAGE).ok())
+                .unwrap_or_else(|| panic!("{slots} slots of 32 bytes are more than the address space has"));
             // SAFETY: the size is not zero.
             let Some(base) = NonNull::new(unsafe { alloc_zeroed(layout) }) else {
                 handle_alloc_error(layout)
@@ -128,6 +132,13 @@ mod real {
     }
 
     const _: () = assert!(size_of::<Slot>() == 32 && size_of::<Words>() == 32);
+
+    #[cfg(test)]
+    #[test]
+    #[should_panic(expected = "more than the address space")]
+    fn what_no_address_space_holds_is_not_made_smaller() {
+        Page::new([0; WORDS], usize::MAX / size_of::<Slot>() + 2);
+    }
 }
 
 #[cfg(all(loom, feature = "loom"))]
