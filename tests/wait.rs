@@ -233,6 +233,30 @@ fn a_waker_that_panics_harms_nobody_else() {
 }
 
 #[test]
+fn a_panic_whose_payload_panics_as_well_harms_nobody_else() {
+    struct Payload;
+
+    impl Drop for Payload {
+        fn drop(&mut self) {
+            panic!("once more");
+        }
+    }
+
+    let events = EventCount::new();
+    let bad = [(); 2].map(|()| Bell::new(|| std::panic::panic_any(Payload)));
+    let mut tasks = [(); 2].map(|()| Box::pin(events.listen(1)));
+    for (task, bad) in tasks.iter_mut().zip(&bad) {
+        assert!(poll(task.as_mut(), bad).is_pending());
+    }
+    let thread = events.prepare_wait(1);
+    let panic = catch_unwind(AssertUnwindSafe(|| events.notify(|| 3))).unwrap_err();
+    let first = panic.downcast::<Payload>().expect("the first one goes on");
+    std::mem::forget(first);
+    assert_eq!(thread.wait(soon()), Outcome::Woken);
+    nobody_sleeps(&events);
+}
+
+#[test]
 fn a_waker_that_panics_while_its_caller_unwinds_aborts_nothing() {
     let events = EventCount::new();
     let bad = Bell::new(|| panic!("the other one"));

@@ -23,6 +23,12 @@
 //! [`ReservedRing`] makes that a matter of types: to publish takes a slot that was reserved before, and
 //! reading gives slots back.
 //!
+//! # Signal handlers
+//!
+//! They may use a [`Ring`], whose `try_` forms find it `Busy`, or read, at worst. What waits for other publishers, as
+//! [`CompletionQueue::publish`], [`ReservedRing::publish`] and [`Ring::close`] do, would wait for ever for the thread
+//! that the handler interrupted.
+//!
 //! # Programs outside
 //!
 //! [`AioRing`] is a ring in the layout of the kernel's `aio_ring`, for others to read in place.

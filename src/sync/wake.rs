@@ -2,6 +2,7 @@
 
 use super::thread::panicking;
 use super::{Arc, Parker};
+use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::task::Waker;
 
@@ -32,16 +33,20 @@ impl Woken {
                 Wake::Task(waker) => {
                     // Nothing of ours is half-changed while a waker runs.
                     if let Err(payload) = catch_unwind(AssertUnwindSafe(|| waker.wake())) {
-                        panic.get_or_insert(payload);
+                        // A second one is leaked: dropped, it may panic in turn.
+                        match panic {
+                            None => panic = Some(payload),
+                            Some(_) => mem::forget(payload),
+                        }
                     }
                 }
             }
         }
-        // A second one while unwinding would abort.
-        if let Some(payload) = panic
-            && !panicking()
-        {
-            resume_unwind(payload);
+        match panic {
+            // A second one while unwinding would abort, and so may dropping it.
+            Some(payload) if panicking() => mem::forget(payload),
+            Some(payload) => resume_unwind(payload),
+            None => {}
         }
     }
 }

@@ -18,7 +18,8 @@ use crate::sync::{Mutex, Tally, Wake, fence, fence_after_rmw};
 ///
 /// Sleepers are exclusive: an event that one was woken for is not counted for the next. So whoever was
 /// woken and leaves events behind, be it to go away or to sleep again, has to call [`notify`](Self::notify)
-/// itself. One that was picked but never slept hands on by dropping its key or future.
+/// itself. One that was picked but never slept hands on by dropping its key or future. One that is forgotten
+/// ([`mem::forget`](std::mem::forget)) stays in the queue, and the wake-up it is picked for is lost.
 ///
 /// Wakers of tasks are called, and dropped, without a lock: they may call back. One that panics keeps nobody
 /// else from being woken.

@@ -45,7 +45,8 @@ pub enum Outcome {
     Woken,
     /// The deadline passed.
     TimedOut,
-    /// A signal handler ran on this thread.
+    /// A signal handler ran on this thread. Not if there is no deadline and the handler was installed with
+    /// `SA_RESTART`: then the system goes on with the sleep.
     Interrupted,
 }
 

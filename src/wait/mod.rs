@@ -24,6 +24,11 @@
 //! * if the publisher's fence comes before the end of the heavy side, the reader sees its event, and those too;
 //! * if it comes after, the publisher sees those, and knows.
 //!
+//! # Signal handlers
+//!
+//! None may wait, announce a sleep, or publish and notify: with sleepers that takes a mutex, which the thread it
+//! interrupted may have.
+//!
 //! # Orderings
 //!
 //! | site | ordering | partner | what for |
