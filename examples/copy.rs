@@ -134,7 +134,7 @@ enum Next {
 }
 
 /// Bytes that are in the copy now, and what comes next.
-fn follow(Event { request, result }: Event, to: &Arc<File>) -> io::Result<(u64, Next)> {
+fn follow(Event { request, result, .. }: Event, to: &Arc<File>) -> io::Result<(u64, Next)> {
     let done = result?;
     match request.op {
         Op::Read { .. } if done == 0 => {

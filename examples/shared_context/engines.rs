@@ -1,7 +1,7 @@
 //! The ways of doing it: this crate, and what one would do without it.
 
 use crate::{Arguments, Backend};
-use ioctx::aio::{Context, Event, Op, Reason, Request};
+use ioctx::aio::{Context, Event, Op, Reason, Request, RequestId};
 use ioctx::backend::{Null, Threads, Zero};
 use std::collections::VecDeque;
 use std::error::Error;
@@ -42,7 +42,7 @@ impl Engine for Shared {
     }
 
     fn submit(&self, _thread: usize, request: Request) -> Result<(), Request> {
-        self.0.submit(request).map_err(|refused| {
+        self.0.submit(request).map(drop).map_err(|refused| {
             assert!(matches!(refused.reason, Reason::Full), "{refused}");
             refused.request
         })
@@ -152,7 +152,7 @@ impl Engine for Locked {
             thread::spawn(move || {
                 while let Some(mut request) = jobs.pop() {
                     let result = execute(backend, &mut request);
-                    done.push(Event { request, result });
+                    done.push(Event { id: RequestId::from_raw(0), request, result });
                 }
             })
         });
@@ -205,7 +205,7 @@ impl Engine for Channels {
                 workers.push(thread::spawn(move || {
                     while let Some(mut request) = pool.pop() {
                         let result = execute(backend, &mut request);
-                        if sender.send(Event { request, result }).is_err() {
+                        if sender.send(Event { id: RequestId::from_raw(0), request, result }).is_err() {
                             lost.fetch_add(1, Relaxed);
                         }
                     }

@@ -26,8 +26,9 @@ pub enum Submitted {
 /// 4. What was submitted makes progress after the next [`flush`](Self::flush) at the latest.
 /// 5. Dropping the backend leaves no thread behind. The context drops it after its last request has
 ///    completed.
-///
-/// 6. A panic goes through to the caller of the context. Requests that were accepted before it are as safe
+/// 6. What it queues it puts aside as [`Cancellable`](super::Cancellable), and claims when it begins. Otherwise the
+///    rules hold as well, but a request in the queue can neither be cancelled nor does destroying cut it short.
+/// 7. A panic goes through to the caller of the context. Requests that were accepted before it are as safe
 ///    as any; the one on its way completes, since its completion is dropped.
 ///
 /// # Examples

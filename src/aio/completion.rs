@@ -1,7 +1,8 @@
 //! The one way to finish a request: [`Completion`].
 
-use super::Request;
+use super::id::RequestId;
 use super::shared::Shared;
+use super::{Cancellable, Request};
 use crate::ring;
 use std::ptr::NonNull;
 use std::{fmt, io, mem};
@@ -35,7 +36,7 @@ pub struct Completion {
     /// Valid while this exists: the request holds one of the context's `reqs` references, put by
     /// `Shared::release`.
     shared: NonNull<Shared>,
-    tag: u32,
+    id: RequestId,
 }
 
 // SAFETY: `Shared` is `Sync`, and the request in the slot is `Send` and belongs to this completion alone.
@@ -46,10 +47,22 @@ unsafe impl Sync for Completion {}
 impl Completion {
     /// # Safety
     ///
-    /// 1. The caller owns `tag` and one `reqs` reference of `*shared`, and passes both on.
-    /// 2. The slot of `tag` holds a request.
-    pub(super) unsafe fn new(shared: NonNull<Shared>, tag: u32) -> Self {
-        Self { shared, tag }
+    /// 1. The caller owns the tag of `id` and one `reqs` reference of `*shared`, and passes both on.
+    /// 2. The slot of that tag holds the request of this name.
+    #[inline(always)]
+    pub(super) unsafe fn new(shared: NonNull<Shared>, id: RequestId) -> Self {
+        Self { shared, id }
+    }
+
+    /// The name of the request, which [`submit`](super::Context::submit) has returned or will.
+    pub fn id(&self) -> RequestId {
+        self.id
+    }
+
+    /// Puts the request aside: until the result is [claimed](Cancellable::claim) it can be cancelled. Wait-free, but
+    /// where the context is being destroyed: there it is cancelled at once, as by dropping it.
+    pub fn cancellable(self) -> Cancellable {
+        Cancellable::offer(self)
     }
 
     fn shared(&self) -> &Shared {
@@ -60,13 +73,13 @@ impl Completion {
     /// The request.
     pub fn request(&self) -> &Request {
         // SAFETY: the slot of our tag is ours, and filled; the borrow of `self` keeps it so.
-        unsafe { &*self.shared().slot(self.tag) }
+        unsafe { &*self.shared().slot(self.id.tag()).request() }
     }
 
     /// The request, to fill its buffers.
     pub fn request_mut(&mut self) -> &mut Request {
         // SAFETY: as in `request`; the borrow is exclusive.
-        unsafe { &mut *self.shared().slot_mut(self.tag) }
+        unsafe { &mut *self.shared().slot(self.id.tag()).request_mut() }
     }
 
     /// Completes the request: publishes its event and wakes who waits for it. An error that does not carry
@@ -82,18 +95,19 @@ impl Completion {
             Ok(bytes) => i64::try_from(bytes).unwrap_or(i64::MAX),
             Err(error) => -i64::from(error.raw_os_error().filter(|code| *code > 0).unwrap_or(code::UNKNOWN)),
         };
-        let (shared, tag) = self.into_parts();
-        Finished { shared, tag, res }
+        let (shared, id) = self.into_parts();
+        // SAFETY: we have the request's reference still.
+        unsafe { Finished::new(shared, id, res) }
     }
 
-    /// Whether this is the request with this tag of that context.
-    pub(super) fn is(&self, shared: NonNull<Shared>, tag: u32) -> bool {
-        self.shared == shared && self.tag == tag
+    /// Whether this is the request of this name in that context.
+    pub(super) fn is(&self, shared: NonNull<Shared>, id: RequestId) -> bool {
+        self.shared == shared && self.id == id
     }
 
     /// Gives up the duty to complete.
-    pub(super) fn into_parts(self) -> (NonNull<Shared>, u32) {
-        let parts = (self.shared, self.tag);
+    pub(super) fn into_parts(self) -> (NonNull<Shared>, RequestId) {
+        let parts = (self.shared, self.id);
         mem::forget(self);
         parts
     }
@@ -101,13 +115,14 @@ impl Completion {
 
 impl Drop for Completion {
     fn drop(&mut self) {
-        drop(Finished { shared: self.shared, tag: self.tag, res: -i64::from(code::CANCELED) });
+        // SAFETY: ours, and given up.
+        drop(unsafe { Finished::new(self.shared, self.id, -i64::from(code::CANCELED)) });
     }
 }
 
 impl fmt::Debug for Completion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Completion").field("tag", &self.tag).field("request", self.request()).finish()
+        f.debug_struct("Completion").field("id", &self.id).field("request", self.request()).finish()
     }
 }
 
@@ -115,7 +130,7 @@ impl fmt::Debug for Completion {
 pub struct Finished {
     /// As in `Completion`.
     shared: NonNull<Shared>,
-    tag: u32,
+    id: RequestId,
     res: i64,
 }
 
@@ -125,6 +140,16 @@ unsafe impl Send for Finished {}
 unsafe impl Sync for Finished {}
 
 impl Finished {
+    /// # Safety
+    ///
+    /// 1. As [`Completion::new`].
+    #[inline(always)]
+    unsafe fn new(shared: NonNull<Shared>, id: RequestId, res: i64) -> Self {
+        // SAFETY: valid by the request's reference.
+        unsafe { shared.as_ref() }.slot(id.tag()).finish(id);
+        Self { shared, id, res }
+    }
+
     /// Whether this is a request of that context.
     #[inline(always)]
     pub(super) fn is_of(&self, shared: NonNull<Shared>) -> bool {
@@ -149,7 +174,7 @@ impl Finished {
 
     #[inline(always)]
     fn event(&self) -> ring::Event {
-        ring::Event { data: self.tag.into(), obj: 0, res: self.res, res2: 0 }
+        ring::Event { data: self.id.into_raw(), obj: 0, res: self.res, res2: 0 }
     }
 }
 
@@ -162,7 +187,7 @@ impl Drop for Finished {
 
 impl fmt::Debug for Finished {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Finished").field("tag", &self.tag).field("res", &self.res).finish()
+        f.debug_struct("Finished").field("id", &self.id).field("res", &self.res).finish()
     }
 }
 

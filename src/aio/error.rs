@@ -1,6 +1,6 @@
 //! What can go wrong. Each error gives back what it was given.
 
-use super::Request;
+use super::{Request, RequestId};
 use std::{error, fmt, io};
 
 /// An argument that no backend could accept.
@@ -110,8 +110,41 @@ impl fmt::Display for GetEventsError {
 
 impl error::Error for GetEventsError {}
 
-/// Why a context is not, or not yet, destroyed.
+/// Why a request was not cancelled. Nothing was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CancelError {
+    /// The context has no request of this name in flight: it is finished, or never was, or is of another context.
+    Unknown,
+    /// The request is being carried out, or not yet where it could be cancelled. Its event will come.
+    Running,
+}
+
+impl fmt::Display for CancelError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unknown => {
+                "no such request is in flight; its event has come, or the id is of another context"
+            }
+            Self::Running => "the request is being carried out; wait for its event",
+        })
+    }
+}
+
+impl error::Error for CancelError {}
+
+/// A request in flight, in an error that says what is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct InFlight {
+    /// What [`submit`](super::Context::submit) has returned, or will.
+    pub id: RequestId,
+    /// The user data with which it was submitted.
+    pub user_data: u64,
+}
+
+/// Why a context is not, or not yet, destroyed.
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DestroyError {
     /// Somebody else destroys it, or has.
@@ -121,6 +154,8 @@ pub enum DestroyError {
     TimedOut {
         /// How many.
         in_flight: u64,
+        /// Some of them, at most 8; those that were finishing meanwhile may be missing.
+        named: Vec<InFlight>,
     },
 }
 
@@ -128,8 +163,13 @@ impl fmt::Display for DestroyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Already => f.write_str("the context was destroyed before"),
-            Self::TimedOut { in_flight } => {
-                write!(f, "{in_flight} requests are still in flight; keep the context until they complete")
+            Self::TimedOut { in_flight, named } => {
+                write!(f, "{in_flight} requests are still in flight")?;
+                for (place, request) in named.iter().enumerate() {
+                    let before = if place == 0 { ", among them those with user data" } else { "," };
+                    write!(f, "{before} {}", request.user_data)?;
+                }
+                f.write_str("; keep the context until they complete")
             }
         }
     }

@@ -12,8 +12,10 @@
 //!    [`Completion`] leaks its request, and its context waits for it for ever.
 //! 3. Capacity bounds requests in flight *and* events not yet read: completing never waits for a reader.
 //! 4. [`Completion`] is the one way to finish a request, and consumes itself.
-//! 5. Destroying refuses new requests, waits for those in flight, and leaves their events to be read.
-//!    Dropping does the same and waits as long as it takes.
+//! 5. Cancelling only hastens: a request that nobody has begun completes with `ECANCELED`, at once; any other as it
+//!    would have. One atomic word decides between who begins it and who cancels it.
+//! 6. Destroying refuses new requests, cancels what can be cancelled, waits for the rest, and leaves all events to be
+//!    read. Dropping does the same and waits as long as it takes.
 //!
 //! # Signals and forks
 //!
@@ -24,14 +26,24 @@
 //! # What a submit writes
 //!
 //! Its own CPU's slot of the count, its own CPU's stock of tags, the request's own lines; completing writes
-//! the CPU's own lane and slot. Shared lines are written once per batch of tags.
+//! the CPU's own lane and slot, and the request's own lines. Shared lines are written once per batch of tags. That
+//! requests can be cancelled costs those that are put aside, see [`Cancellable`]; there is no list of them, since
+//! destroying looks at every slot.
 //!
 //! # Orderings
 //!
-//! All are those of the parts, but for the place of a context in a [`Table`]:
+//! All are those of the parts, but for the word of a request's slot and the place of a context in a [`Table`]:
 //!
 //! | site | ordering | partner | what for |
 //! |---|---|---|---|
+//! | `aio.slot.offer` | `Release` | `aio.slot.claim` | what was done to a request, to who cancels it |
+//! | `aio.slot.claim` | `Acquire` | `aio.slot.offer` | as above |
+//! | `aio.slot.fill` | `Release` | `aio.slot.look` | a request that is found in flight has its user data |
+//! | `aio.slot.look` | `Acquire` | `aio.slot.fill` | as above |
+//! | `aio.slot.user_data` | `Release` | `aio.slot.look_user_data` | whoever sees the user data of the next request sees that the one before is finished |
+//! | `aio.slot.look_user_data` | `Acquire` | `aio.slot.user_data` | as above |
+//! | `aio.cancel.offered` | `SeqCst` fence | `aio.cancel.dying` | a request put on offer is found by the destroyer, or its owner finds that the context is being destroyed |
+//! | `aio.cancel.dying` | `SeqCst` fence | `aio.cancel.offered` | as above |
 //! | `aio.table.put` | `Release` | `aio.table.get`, `aio.table.take` | an entry is found only whole |
 //! | `aio.table.get` | `Acquire` | `aio.table.put` | as above |
 //! | `aio.table.take` | `Acquire` | `aio.table.put` | as above |
@@ -39,20 +51,34 @@
 //! Source: `fs/aio.c` as the 2012 rework left it.
 
 mod backend;
+mod batch;
+mod cancellable;
 mod completion;
 mod context;
+mod destroy;
 mod error;
+mod id;
+mod reap;
 mod request;
 mod shared;
+mod slot;
 #[cfg(feature = "stats")]
 mod stats;
 mod table;
+mod visit;
 
 pub use backend::{Backend, Submitted};
+pub use cancellable::Cancellable;
 pub use completion::{Completion, Finished};
 pub use context::{Context, MAX_CAPACITY, MAX_LANES};
-pub use error::{Argument, BatchError, CreateError, DestroyError, GetEventsError, Reason, SubmitError};
+pub use destroy::Destroying;
+pub use error::{
+    Argument, BatchError, CancelError, CreateError, DestroyError, GetEventsError, InFlight, Reason,
+    SubmitError,
+};
+pub use id::RequestId;
 pub use request::{Event, MAX_SEGMENTS, Op, Request};
 #[cfg(feature = "stats")]
 pub use stats::Stats;
 pub use table::{Entered, Handle, Table, TableFull};
+pub use visit::Visited;

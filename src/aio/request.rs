@@ -1,6 +1,6 @@
 //! What is asked for, and what came of it: [`Request`], [`Op`], [`Event`].
 
-use super::Argument;
+use super::{Argument, RequestId};
 use crate::sync::SharedFile;
 use std::io;
 
@@ -172,6 +172,8 @@ impl Request {
 /// What came of a request, and the request itself.
 #[derive(Debug)]
 pub struct Event {
+    /// What [`submit`](super::Context::submit) has returned.
+    pub id: RequestId,
     /// The request as it was submitted; a read has filled the front of its buffers.
     pub request: Request,
     /// Bytes transferred, which may be fewer than asked for, or why not.

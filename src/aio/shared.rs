@@ -1,19 +1,22 @@
 //! What a context shares with the requests in flight: [`Shared`].
 
-use super::completion::result;
-use super::{Event, Reason, Request};
+use super::completion::{Completion, result};
+use super::error::InFlight;
+use super::id::RequestId;
+use super::slot::Slot;
+use super::{CancelError, Event, Reason};
 use crate::credits::Tags;
 use crate::percpu::CachePadded;
 use crate::refcount::{PerCpuRef, Put};
 use crate::ring::{self, CompletionQueue};
-use crate::sync::Arc;
-use crate::sync::cell::UnsafeCell;
+use crate::sync::{Arc, fence};
 use crate::wait::{EventCount, Gate};
 use std::mem::MaybeUninit;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::NonNull;
 
-/// How many tags a reader gives back at a time.
-const CHUNK: usize = 64;
+/// How many events a reader takes out, or whose tags it gives back, at a time.
+pub(super) const CHUNK: usize = 64;
 
 /// The fields, grouped by who writes them. Each part pads what it writes; the rest of this struct is only
 /// read.
@@ -23,6 +26,9 @@ pub(super) struct Shared {
     /// to come; the initial one belongs to the destroyer.
     /// Written per CPU, by submitters and completers.
     pub(super) reqs: CachePadded<PerCpuRef>,
+    /// One reference per [`Cancellable`](super::Cancellable), and the context's own: whoever puts the last frees all
+    /// this. The initial one goes with that of `reqs`. Written per CPU, by backends that put requests aside.
+    pub(super) memory: CachePadded<PerCpuRef>,
     /// Which slot, and how many. Written per CPU by submitters and readers; globally once per batch.
     pub(super) tags: Tags,
     /// Written by completers (a lane per CPU) and by readers.
@@ -32,56 +38,44 @@ pub(super) struct Shared {
     /// Opens when `reqs` reaches zero. Shared, because whoever opens it may be outlived by nobody: the rest
     /// of this struct may be freed as soon as it is open.
     pub(super) finished: Arc<Gate>,
-    /// A request per tag. Written by whoever holds the tag: submitter, completer, reader, in that order.
-    slots: Box<[Slot]>,
+    /// A request per tag. Written by whoever holds the tag: submitter, completer, reader, in that order; cancellers
+    /// write the word of a request on offer.
+    slots: Box<[CachePadded<Slot>]>,
 }
 
 const _: () = {
     // Aligned so, parts that different threads write do not meet on a line, nor with what is only read.
     assert!(align_of::<Tags>() == 128);
     assert!(align_of::<CompletionQueue>() == 128 && align_of::<EventCount>() == 128);
-    assert!(align_of::<Slot>() == 128);
+    assert!(align_of::<CachePadded<Slot>>() == 128);
 };
 
-/// # Safety
-///
-/// Touched only by the holder of its tag. The tag goes from submitter to completer with the `Completion`,
-/// and from completer to reader through the ring.
-type Slot = CachePadded<UnsafeCell<MaybeUninit<Request>>>;
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        // Nothing is in flight any more: the requests that are left in slots are those whose events nobody
-        // has read.
-        self.queue.read(usize::MAX, |run| {
-            for event in run {
-                let mut request = MaybeUninit::uninit();
-                // SAFETY: as in `read`; filled then.
-                drop(unsafe {
-                    self.take(event.data as u32, request.as_mut_ptr());
-                    request.assume_init()
-                });
-            }
-        });
-    }
-}
-
-// SAFETY: every field but `slots` is `Sync`; a slot is reached by one thread at a time, and `Request` is
-// `Send`.
+// SAFETY: every field but `slots` is `Sync`; a slot's request is reached by one thread at a time, and is `Send`.
 unsafe impl Sync for Shared {}
 // SAFETY: nothing in it is bound to a thread.
 unsafe impl Send for Shared {}
 
 impl Shared {
     pub(super) fn new(capacity: u32, queue: CompletionQueue) -> Self {
+        let memory = PerCpuRef::new();
+        // The context's own: put by its `drop`.
+        memory.get();
+        let generation = Slot::first_generation();
         Self {
             reqs: CachePadded::new(PerCpuRef::new()),
+            memory: CachePadded::new(memory),
             tags: Tags::new(capacity),
             wait: if queue.ends_with_rmw() { EventCount::new() } else { EventCount::for_light_publishers() },
             queue,
             finished: Arc::new(Gate::new()),
-            slots: (0..capacity).map(|_| CachePadded::new(UnsafeCell::new(MaybeUninit::uninit()))).collect(),
+            slots: (0..capacity).map(|_| CachePadded::new(Slot::new(generation))).collect(),
         }
+    }
+
+    /// The slot of a tag.
+    #[inline(always)]
+    pub(super) fn slot(&self, tag: u32) -> &Slot {
+        &self.slots[tag as usize]
     }
 
     /// Takes as many tags as `out` has places, or as there are, and a reference of `reqs` for each; returns how many.
@@ -121,57 +115,6 @@ impl Shared {
         Reason::Full
     }
 
-    /// Moves the request at `from` into the slot of `tag`.
-    ///
-    /// # Safety
-    ///
-    /// 1. The caller owns `tag`, whose slot is empty.
-    /// 2. `from` holds a request, which is not used there any more.
-    #[inline]
-    pub(super) unsafe fn fill(&self, tag: u32, from: *const Request) {
-        self.slots[tag as usize].with_mut(|slot| {
-            // SAFETY: valid by 2., ours by 1.; they do not overlap, since nobody else has a pointer into a
-            // slot.
-            unsafe { move_by_words(from, slot.cast()) };
-        });
-    }
-
-    /// Moves the request in the slot of `tag` to `to`.
-    ///
-    /// # Safety
-    ///
-    /// 1. The caller owns `tag`.
-    /// 2. The slot is filled, and is empty from now on.
-    /// 3. `to` is valid for a request.
-    #[inline]
-    pub(super) unsafe fn take(&self, tag: u32, to: *mut Request) {
-        // SAFETY: ours by 1., filled by 2., valid by 3.; the slot is nobody's but ours.
-        self.slots[tag as usize].with(|slot| unsafe { move_by_words(slot.cast(), to) });
-    }
-
-    /// The request in the slot of `tag`, for reading.
-    ///
-    /// # Safety
-    ///
-    /// As [`take`](Self::take), for as long as the pointer is used. (A model sees the moment it is made.)
-    #[inline]
-    pub(super) unsafe fn slot(&self, tag: u32) -> *const Request {
-        self.slots[tag as usize].with(|slot| {
-            // The pointer to what may be uninitialised is one to what is not, by the caller's promise.
-            slot.cast()
-        })
-    }
-
-    /// The request in the slot of `tag`, for writing.
-    ///
-    /// # Safety
-    ///
-    /// As [`take`](Self::take), for as long as the pointer is used.
-    #[inline]
-    pub(super) unsafe fn slot_mut(&self, tag: u32) -> *mut Request {
-        self.slots[tag as usize].with_mut(|slot| slot.cast())
-    }
-
     /// Hands over the events of finished requests, wakes who waits for them, and puts the requests'
     /// references.
     ///
@@ -203,19 +146,17 @@ impl Shared {
         if n == 0 {
             return;
         }
-        {
-            // SAFETY: the references of 1. keep it alive until `release`.
-            let shared = unsafe { this.as_ref() };
-            publish(&shared.queue);
-            if shared.queue.ends_with_rmw() {
-                shared.wait.notify_after_rmw(|| shared.enough());
-            } else {
-                shared.wait.notify_light(|| shared.enough());
-            }
+        // Put last, also if what is woken panics: a reader may have the events already, but the context cannot be freed
+        // before.
+        let references = References { shared: this, n };
+        // SAFETY: they keep it alive.
+        let shared = unsafe { references.shared.as_ref() };
+        publish(&shared.queue);
+        if shared.queue.ends_with_rmw() {
+            shared.wait.notify_after_rmw(|| shared.enough());
+        } else {
+            shared.wait.notify_light(|| shared.enough());
         }
-        // SAFETY: handed on from 1. This is the last act: a reader may have the events already, but the
-        // context cannot be freed before.
-        unsafe { Self::release(this, n) };
     }
 
     /// Puts `n` of the `reqs` references.
@@ -241,13 +182,67 @@ impl Shared {
     ///
     /// 1. The caller was told [`Put::Zero`].
     pub(super) unsafe fn last(this: NonNull<Self>) {
-        let finished = {
-            // SAFETY: alive until the gate opens.
-            let shared = unsafe { this.as_ref() };
-            shared.wait.notify_all();
-            Arc::clone(&shared.finished)
-        };
-        finished.open();
+        // SAFETY: alive until the gate opens.
+        let shared = unsafe { this.as_ref() };
+        let _opens = Opens(Arc::clone(&shared.finished));
+        shared.wait.notify_all();
+    }
+
+    /// Takes a request that is on offer, or says what else has become of it.
+    ///
+    /// # Safety
+    ///
+    /// 1. `*this` is valid.
+    pub(super) unsafe fn claim(this: NonNull<Self>, id: RequestId) -> Result<Completion, CancelError> {
+        // SAFETY: 1.
+        let slot = unsafe { this.as_ref() }.slots.get(id.tag() as usize).ok_or(CancelError::Unknown)?;
+        slot.claim(id)?;
+        // SAFETY: 1. it was the owner's who put it on offer, and is ours now. 2. filled then.
+        Ok(unsafe { Completion::new(this, id) })
+    }
+
+    /// Cancels every request that is on offer, and those that will be: the caller has killed `reqs`.
+    ///
+    /// # Safety
+    ///
+    /// 1. The context is alive.
+    pub(super) unsafe fn cancel_all(this: NonNull<Self>) {
+        // SeqCst: pairs with the fence in `Cancellable::offer`, which see.
+        fence!("aio.cancel.dying", SeqCst);
+        // SAFETY: 1.
+        let slots = unsafe { &this.as_ref().slots };
+        for_all((0..).zip(slots), |(tag, slot)| {
+            // SAFETY: 1.
+            drop(slot.on_offer(tag).map(|id| unsafe { Self::claim(this, id) }));
+        });
+    }
+
+    /// The requests in flight, each as it is looked at.
+    pub(super) fn in_flight(&self) -> impl Iterator<Item = InFlight> {
+        (0..).zip(&self.slots).filter_map(|(tag, slot)| slot.in_flight(tag))
+    }
+
+    /// Puts one of the references of `memory`.
+    ///
+    /// # Safety
+    ///
+    /// 1. The caller owns it.
+    /// 2. It was made by `Box`, and there is neither a request nor an event in it when the last one is put.
+    pub(super) unsafe fn forget(this: NonNull<Self>) {
+        // SAFETY: valid by the reference itself, until it is put.
+        let put = unsafe { PerCpuRef::put_raw(CachePadded::raw_get(&raw const (*this.as_ptr()).memory), 1) };
+        if put == Put::Zero {
+            // SAFETY: nobody has another; by 2. a box.
+            drop(unsafe { Box::from_raw(this.as_ptr()) });
+        }
+    }
+
+    /// Drops the requests of all events that nobody has read. Nobody reads.
+    pub(super) fn clear(&self) {
+        let rounds = std::iter::from_fn(|| (!self.queue.is_empty()).then_some(()));
+        for_all(rounds, |()| {
+            self.visit(usize::MAX, &mut |event| drop(event));
+        });
     }
 
     /// How many events a sleeping reader may count on: those that are there, or any number if submitters
@@ -273,14 +268,15 @@ impl Shared {
                 // First, because it may panic, and then nothing of the run is lost.
                 out.reserve(run.len());
                 for event in run {
-                    let tag = event.data as u32;
-                    tags[n].write(tag);
+                    let id = RequestId::from_raw(event.data);
+                    tags[n].write(id.tag());
                     n += 1;
                     // SAFETY: there is room. The event hands its tag over to us, with a filled slot; then
-                    // both fields are written.
+                    // all fields are written.
                     unsafe {
                         let end = out.as_mut_ptr().add(out.len());
-                        self.take(tag, &raw mut (*end).request);
+                        self.slot(id.tag()).take(&raw mut (*end).request);
+                        (&raw mut (*end).id).write(id);
                         (&raw mut (*end).result).write(result(event.res));
                         out.set_len(out.len() + 1);
                     }
@@ -305,23 +301,38 @@ impl Shared {
     }
 }
 
-/// Moves a value, one word at a time.
-///
-/// A request has usually been written field by field just before it is moved. Loaded in larger pieces,
-/// which is how the compiler would copy it, each piece waits until the stores that make it up have left the
-/// store buffer: some 5 ns each.
-///
-/// # Safety
-///
-/// 1. `from` holds a value, which is not used there any more.
-/// 2. `to` is valid for writing one, and does not overlap.
-#[inline(always)]
-unsafe fn move_by_words<T>(from: *const T, to: *mut T) {
-    // A pointer, so that what is moved keeps its provenance; perhaps uninitialised, since it may be padding.
-    type Word = MaybeUninit<*const ()>;
-    const { assert!(size_of::<T>().is_multiple_of(size_of::<Word>()) && align_of::<T>() >= align_of::<Word>()) };
-    for i in 0..size_of::<T>() / size_of::<Word>() {
-        // SAFETY: within the value, by 1. and 2., and aligned. Volatile keeps the loads apart.
-        unsafe { to.cast::<Word>().add(i).write(from.cast::<Word>().add(i).read_volatile()) };
+/// References of `reqs`, to be put.
+struct References {
+    shared: NonNull<Shared>,
+    n: u32,
+}
+
+impl Drop for References {
+    #[inline(always)]
+    fn drop(&mut self) {
+        // SAFETY: ours.
+        unsafe { Shared::release(self.shared, self.n) };
+    }
+}
+
+/// Opens a gate when dropped.
+struct Opens(Arc<Gate>);
+
+impl Drop for Opens {
+    fn drop(&mut self) {
+        self.0.open();
+    }
+}
+
+/// Calls `f` with each of `items`, also after one call has panicked; the first panic goes on in the end.
+pub(super) fn for_all<T>(items: impl Iterator<Item = T>, mut f: impl FnMut(T)) {
+    let mut panic = None;
+    for item in items {
+        if let Err(caught) = catch_unwind(AssertUnwindSafe(|| f(item))) {
+            panic.get_or_insert(caught);
+        }
+    }
+    if let Some(panic) = panic {
+        resume_unwind(panic);
     }
 }

@@ -8,6 +8,7 @@ use crate::sync::{Arc, EpochCell, Mutex, mo};
 use crate::wait::Gate;
 use std::fmt;
 use std::ops::Deref;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::NonNull;
 
 /// The name of a context in a [`Table`]: an index and a generation, so that a name is never used twice
@@ -152,10 +153,14 @@ impl<B: Backend + 'static> Table<B> {
         })?
     }
 
-    /// Takes a context out: destroys it, waits for its requests and for those who are using it, and gives it
-    /// back with the events nobody has read. One caller gets it, the others `None`.
+    /// Takes a context out: destroys it, cancelling what can be, waits for its requests and for those who are using
+    /// it, and gives it back with the events nobody has read. One caller gets it, the others `None`.
     ///
     /// Waits for ever if the caller itself holds the context through [`get`](Self::get).
+    ///
+    /// # Panics
+    ///
+    /// If the backend does, when the context's place is free again and the context, with the events, is gone.
     pub fn remove(&self, handle: Handle) -> Option<Context<B>> {
         let place = self.places.get(handle.index())?;
         // Acquire: pairs with `insert`. The next one in this place is ordered after us by the mutex over
@@ -165,34 +170,30 @@ impl<B: Backend + 'static> Table<B> {
         if taken.users.kill() == Put::Zero {
             taken.left.open();
         }
-        // Dropped before `taken`, also if the backend panics: users point into the entry until they have
-        // left.
-        let users_left = UsersLeft(&taken.left);
-        taken.context.with(|context| {
-            // SAFETY: nobody takes it out but us, below.
-            let context = unsafe { (*context).as_ref() }.expect("taken out by the remover only");
-            // Readers who sleep in it are woken when its last request has completed. Somebody may have
-            // begun to destroy it before us, and given up waiting.
-            let _ = context.destroy(None);
-            let _ = context.wait_destroyed(None);
-        });
-        drop(users_left);
+        // Users point into the entry until they have left: nothing may go past that.
+        let destroyed = catch_unwind(AssertUnwindSafe(|| {
+            taken.context.with(|context| {
+                // SAFETY: nobody takes it out but us, below.
+                let context = unsafe { (*context).as_ref() }.expect("taken out by the remover only");
+                // Readers who sleep in it are woken when its last request has completed. Somebody may have
+                // begun to destroy it before us, and given up waiting.
+                let _ = context.destroy(None);
+                let _ = context.wait_destroyed(None);
+            });
+        }));
+        taken.left.wait(None);
         // SAFETY: no user is left and none can come, and one thread was given the entry.
         let context = taken.context.with_mut(|context| unsafe { (*context).take() });
         self.free.lock().push(Place {
             index: handle.index() as u32,
             generation: handle.generation().wrapping_add(1).max(1),
         });
+        if let Err(panic) = destroyed {
+            // Waits for what is in flight, now that the place is free for another.
+            drop(context);
+            resume_unwind(panic);
+        }
         context
-    }
-}
-
-/// Waits, when dropped, until the last user of an entry has left.
-struct UsersLeft<'a>(&'a Gate);
-
-impl Drop for UsersLeft<'_> {
-    fn drop(&mut self) {
-        self.0.wait(None);
     }
 }
 

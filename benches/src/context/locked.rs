@@ -1,6 +1,7 @@
 //! What one writes without a crate: a deque behind a mutex, and a condition variable.
 
 use super::{CAPACITY, Context, READ};
+use ioctx::aio::RequestId;
 use ioctx::{Event, Request};
 use std::collections::VecDeque;
 use std::io;
@@ -34,7 +35,7 @@ pub trait Done: Send {
 impl Done for Event {
     #[inline]
     fn new(number: u64) -> Self {
-        Self { request: Request::nop().with_user_data(number), result: Ok(0) }
+        Self { id: RequestId::from_raw(0), request: Request::nop().with_user_data(number), result: Ok(0) }
     }
 
     #[inline]

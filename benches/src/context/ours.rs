@@ -18,7 +18,7 @@ impl Context for ioctx::Context<Null> {
     fn submit(&self, batch: &mut Vec<Request>, first: u64, count: usize) -> usize {
         if count == 1 && batch.is_empty() {
             return match self.submit(Request::nop().with_user_data(first)) {
-                Ok(()) => 1,
+                Ok(_) => 1,
                 Err(refused) => full(&refused.reason),
             };
         }

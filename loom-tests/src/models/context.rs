@@ -43,7 +43,7 @@ pub(super) fn models() -> Vec<Model> {
                 let thread = thread::spawn(move || {
                     set_cpu(1);
                     match theirs.submit(nop(7)) {
-                        Ok(()) => true,
+                        Ok(_) => true,
                         Err(refused) => {
                             assert!(matches!(refused.reason, Reason::Dying));
                             assert_eq!(refused.request.user_data, 7);

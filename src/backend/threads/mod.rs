@@ -2,7 +2,7 @@
 
 mod sys;
 
-use crate::aio::{Backend, Completion, Submitted};
+use crate::aio::{Backend, Cancellable, Completion, Submitted};
 use crate::sync::thread::{Builder, JoinHandle};
 use crate::sync::{Arc, Condvar, Mutex};
 use std::collections::VecDeque;
@@ -14,6 +14,8 @@ use std::io;
 /// (`RWF_NOWAIT`); everything else is queued. Submitting blocks on the queue's mutex, for a few
 /// instructions. Requests are taken in order, but complete in any. One thread is busy with one request
 /// until the system call returns: a read of an empty pipe holds its thread until somebody writes.
+///
+/// A request that no thread has begun can be cancelled, one that runs cannot.
 ///
 /// Interrupted calls are repeated. A short transfer is reported as it is.
 ///
@@ -35,7 +37,8 @@ struct Queue {
 
 #[derive(Debug, Default)]
 struct State {
-    waiting: VecDeque<Completion>,
+    /// With those that were cancelled since it last grew.
+    waiting: VecDeque<Cancellable>,
     /// Workers asleep that nobody has notified yet.
     idle: usize,
     closed: bool,
@@ -85,7 +88,7 @@ impl Backend for Threads {
         {
             return Submitted::Done(work.finish(result));
         }
-        self.queue.push(work);
+        self.queue.push(work.cancellable());
         Submitted::Queued
     }
 }
@@ -101,9 +104,20 @@ impl Drop for Threads {
     }
 }
 
+impl State {
+    /// Before the queue grows, drops what was cancelled, so that it is about twice as long as what ever waited at most.
+    fn make_room(&mut self) {
+        if self.waiting.len() == self.waiting.capacity() {
+            self.waiting.retain(|waiting| !waiting.is_cancelled());
+            self.waiting.reserve(self.waiting.len() + 1);
+        }
+    }
+}
+
 impl Queue {
-    fn push(&self, work: Completion) {
+    fn push(&self, work: Cancellable) {
         let mut state = self.state.lock();
+        state.make_room();
         state.waiting.push_back(work);
         if state.idle > 0 {
             // Counted down here and not by the sleeper, so that the next push wakes another.
@@ -117,10 +131,13 @@ impl Queue {
     fn work(&self) {
         let mut state = self.state.lock();
         loop {
-            if let Some(mut work) = state.waiting.pop_front() {
+            if let Some(waiting) = state.waiting.pop_front() {
                 drop(state);
-                let result = sys::execute(work.request_mut());
-                work.complete(result);
+                // Otherwise it was cancelled.
+                if let Some(mut work) = waiting.claim() {
+                    let result = sys::execute(work.request_mut());
+                    work.complete(result);
+                }
                 state = self.state.lock();
             } else if state.closed {
                 return;
