@@ -6,7 +6,10 @@ use crate::sync::mo;
 
 /// A set of small integers, a bit for each. How many there are in it is somebody else's business: whoever takes some
 /// out has made sure before that there are as many.
+///
+/// On a line of its own: what is written beside the words must not be where every taker looks.
 #[derive(Debug)]
+#[repr(align(128))]
 pub(super) struct Bitmap {
     words: Box<[AtomicU64]>,
     /// The word that was last put into: where something is, if there is little.

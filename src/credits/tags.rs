@@ -25,7 +25,7 @@ use std::task::{Context, Poll};
 ///
 /// # Costs
 ///
-/// 128 bytes per possible CPU, 512 for the pool and those who wait, and less than 3 bytes per tag. Two loads to refuse
+/// 128 bytes per possible CPU, 640 for the pool and those who wait, and less than 3 bytes per tag. Two loads to refuse
 /// while all are out. Several at a time cost little more than one, up to 64.
 ///
 /// # Examples
