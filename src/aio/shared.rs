@@ -11,7 +11,7 @@ use crate::refcount::{PerCpuRef, Put};
 use crate::ring::{self, CompletionQueue};
 use crate::sync::{Arc, fence};
 use crate::wait::{EventCount, Gate};
-use std::mem::MaybeUninit;
+use std::mem::{MaybeUninit, offset_of};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::NonNull;
 
@@ -48,6 +48,33 @@ const _: () = {
     assert!(align_of::<Tags>() == 128);
     assert!(align_of::<CompletionQueue>() == 128 && align_of::<EventCount>() == 128);
     assert!(align_of::<CachePadded<Slot>>() == 128);
+    // And none of the groups shares a line with another, what is never written being one of them.
+    let mut group = 0;
+    while group < GROUPS.len() {
+        assert!(GROUPS[group].1.is_multiple_of(128));
+        group += 1;
+    }
+};
+
+/// The groups, and within them what is written: name and offset. What follows the last line of a part is only read.
+pub(super) const GROUPS: [(&str, usize); 11] = {
+    const TAGS: usize = offset_of!(Shared, tags);
+    const QUEUE: usize = offset_of!(Shared, queue);
+    const WAIT: usize = offset_of!(Shared, wait);
+    let (finished, slots) = (offset_of!(Shared, finished), offset_of!(Shared, slots));
+    [
+        ("reqs", offset_of!(Shared, reqs)),
+        ("memory", offset_of!(Shared, memory)),
+        ("tags", TAGS),
+        ("tags.pool", TAGS + Tags::POOL),
+        ("tags.last", TAGS + Tags::IDS),
+        ("tags.waiters", TAGS + Tags::WAITERS),
+        ("queue", QUEUE),
+        ("queue.next", QUEUE + CompletionQueue::NEXT),
+        ("wait.watched", WAIT + EventCount::WATCHED),
+        ("wait.queue", WAIT + EventCount::QUEUE),
+        ("finished, slots", if finished < slots { finished } else { slots }),
+    ]
 };
 
 // SAFETY: every field but `slots` is `Sync`; a slot's request is reached by one thread at a time, and is `Send`.

@@ -50,6 +50,11 @@ pub struct Tags {
 }
 
 impl Tags {
+    /// Where the pool's words are, the set of tags in it, and those who wait.
+    pub(crate) const POOL: usize = mem::offset_of!(Self, free.pool);
+    pub(crate) const IDS: usize = mem::offset_of!(Self, free.ids);
+    pub(crate) const WAITERS: usize = mem::offset_of!(Self, free.waiters);
+
     /// The tags `0..n`, shared out as [`Builder::new`] does.
     ///
     /// # Panics

@@ -59,6 +59,9 @@ struct Tallies {
 }
 
 impl CompletionQueue {
+    /// Where the readers' hint is.
+    pub(crate) const NEXT: usize = std::mem::offset_of!(Self, next);
+
     /// Room for `capacity` outstanding events, in a lane per possible CPU.
     ///
     /// # Panics

@@ -86,6 +86,10 @@ impl Default for EventCount {
 }
 
 impl EventCount {
+    /// Where what publishers look at is, and the queue of sleepers.
+    pub(crate) const WATCHED: usize = std::mem::offset_of!(Self, watched);
+    pub(crate) const QUEUE: usize = std::mem::offset_of!(Self, queue);
+
     /// With nobody asleep.
     pub fn new() -> Self {
         Self::with(false)
