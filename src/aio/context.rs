@@ -105,7 +105,7 @@ impl<B: Backend> Context<B> {
     /// Where the fields that all share lie, by name, in an allocation of their own, which is the last one of a context.
     /// For the test that finds who writes them, and nothing else: it has to name what it finds.
     #[doc(hidden)]
-    pub fn layout() -> [(&'static str, usize); 10] {
+    pub fn layout() -> [(&'static str, usize); 11] {
         GROUPS
     }
 

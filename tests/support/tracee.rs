@@ -1,6 +1,7 @@
 //! A thread of another process, held by ptrace(2).
 
 use std::io::{self, BufRead, BufReader, Read};
+use std::mem::MaybeUninit;
 use std::process::{ChildStdout, Command, Output, Stdio};
 
 /// Begins the line by which a traced thread says who it is.
@@ -87,6 +88,11 @@ impl Tracee {
         self.area != 0
     }
 
+    /// Where its area for restartable sequences lies.
+    pub fn place_of_area(&self) -> u64 {
+        self.area
+    }
+
     fn area(&self) -> io::Result<u64> {
         let mut found = Configuration::default();
         let size = size_of_val(&found);
@@ -152,6 +158,27 @@ impl Tracee {
     /// Writes a word of its memory, be it code.
     pub fn poke(&self, address: u64, word: u64) {
         self.tell(libc::PTRACE_POKEDATA as u64, address, word).unwrap();
+    }
+
+    /// Reads its memory, as far as there is some; returns how many bytes.
+    pub fn read(&self, address: u64, bytes: &mut [u8]) -> usize {
+        let here = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+        let there = libc::iovec { iov_base: address as *mut _, iov_len: bytes.len() };
+        // SAFETY: the kernel writes to `bytes` only.
+        let read = unsafe { libc::process_vm_readv(self.thread, &raw const here, 1, &raw const there, 1, 0) };
+        usize::try_from(read).unwrap_or_else(|_| panic!("{}", io::Error::last_os_error()))
+    }
+
+    /// Its registers.
+    pub fn registers(&self) -> libc::user_regs_struct {
+        let mut registers = MaybeUninit::uninit();
+        // SAFETY: the kernel fills it, if there is no error.
+        unsafe {
+            let (thread, place) = (libc::c_long::from(self.thread), registers.as_mut_ptr());
+            let done = libc::syscall(libc::SYS_ptrace, libc::PTRACE_GETREGS, thread, 0, place);
+            assert_eq!(done, 0, "{}", io::Error::last_os_error());
+            registers.assume_init()
+        }
     }
 
     /// The address of its next instruction.
