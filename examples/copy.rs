@@ -5,7 +5,7 @@
 
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
-use ioctx::aio::{Context, Event, Op, Request};
+use ioctx::aio::{Buffer, Context, Event, Op, Request};
 use ioctx::backend::Threads;
 use std::collections::VecDeque;
 use std::error::Error;
@@ -140,7 +140,8 @@ fn follow(Event { request, result, .. }: Event, to: &Arc<File>) -> io::Result<(u
         Op::Read { .. } if done == 0 => {
             Err(io::Error::other("the source became shorter while it was copied"))
         }
-        Op::Read { file, mut buf, offset } => {
+        Op::Read { file, buf, offset } => {
+            let mut buf = vector(buf);
             let mut requests = Vec::with_capacity(2);
             if done < buf.len() {
                 let rest = vec![0; buf.len() - done];
@@ -151,14 +152,20 @@ fn follow(Event { request, result, .. }: Event, to: &Arc<File>) -> io::Result<(u
             Ok((0, Next::Submit(requests)))
         }
         Op::Write { .. } if done == 0 => Err(io::ErrorKind::WriteZero.into()),
-        Op::Write { file, mut buf, offset } if done < buf.len() => {
+        Op::Write { file, buf, offset } if done < buf.len() => {
+            let mut buf = vector(buf);
             buf.drain(..done);
             let rest = Request::write(file, buf, offset + done as u64);
             Ok((done as u64, Next::Submit(vec![rest])))
         }
-        Op::Write { buf, .. } => Ok((done as u64, Next::Spare(buf))),
+        Op::Write { buf, .. } => Ok((done as u64, Next::Spare(vector(buf)))),
         _ => unreachable!("only reads and writes are submitted here"),
     }
+}
+
+/// The vector that a request was given.
+fn vector(buf: impl Into<Buffer>) -> Vec<u8> {
+    buf.into().downcast().expect("all buffers here are vectors")
 }
 
 /// Where the file has data; all of it where the system cannot tell.

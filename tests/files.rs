@@ -42,14 +42,17 @@ fn every_operation_does_what_it_says() {
 
         let read = run(&context, Request::read(Arc::clone(&file), vec![0; 4], 3).with_user_data(9));
         assert_eq!((read.result.unwrap(), read.request.user_data), (4, 9));
-        assert_eq!(read.request.into_buffer().unwrap(), b"3ab6");
+        assert_eq!(read.request.into_buffer::<Vec<u8>>().unwrap(), b"3ab6");
 
         let gathered = vec![b"xy".to_vec(), Vec::new(), b"z".to_vec()];
         assert_eq!(run(&context, Request::writev(Arc::clone(&file), gathered, 9)).result.unwrap(), 3);
 
         let scattered = run(&context, Request::readv(Arc::clone(&file), vec![vec![0; 5], vec![0; 9]], 6));
         assert_eq!(scattered.result.unwrap(), 6);
-        assert_eq!(scattered.request.into_buffers(), [b"678xy".to_vec(), b"z\0\0\0\0\0\0\0\0".to_vec()]);
+        assert_eq!(
+            scattered.request.into_buffers::<Vec<u8>>().unwrap(),
+            [b"678xy".to_vec(), b"z\0\0\0\0\0\0\0\0".to_vec()]
+        );
 
         assert_eq!(run(&context, Request::fsync(Arc::clone(&file))).result.unwrap(), 0);
         assert_eq!(run(&context, Request::fdatasync(Arc::clone(&file))).result.unwrap(), 0);
@@ -63,7 +66,7 @@ fn reads_are_short_at_the_end_and_empty_behind_it() {
         let file = file_of(&[7; 5000]);
         let across = run(&context, Request::read(Arc::clone(&file), vec![1; 4096], 4096));
         assert_eq!(across.result.unwrap(), 904);
-        let buf = across.request.into_buffer().unwrap();
+        let buf = across.request.into_buffer::<Vec<u8>>().unwrap();
         assert!(buf[..904].iter().all(|byte| *byte == 7) && buf.len() == 4096);
         assert_eq!(run(&context, Request::read(Arc::clone(&file), vec![1; 10], 5000)).result.unwrap(), 0);
         assert_eq!(run(&context, Request::read(Arc::clone(&file), vec![1; 10], 1 << 40)).result.unwrap(), 0);
@@ -122,7 +125,7 @@ fn pipes_are_read_and_written_without_an_offset() {
         assert_eq!(context.get_events(1, 1, None, &mut events), Ok(1));
         let event = events.pop().unwrap();
         assert_eq!(event.result.unwrap(), 4);
-        assert_eq!(&event.request.into_buffer().unwrap()[..4], b"late");
+        assert_eq!(&event.request.into_buffer::<Vec<u8>>().unwrap()[..4], b"late");
 
         let several = vec![b"a".to_vec(), b"bc".to_vec()];
         assert_eq!(run(&context, Request::writev(writer, several, 5)).result.unwrap(), 3);
@@ -142,10 +145,10 @@ fn arguments_that_no_backend_could_accept_are_named() {
         refused.request
     };
     let request = Request::read(Arc::clone(&file), vec![5; 2], i64::MAX as u64);
-    assert_eq!(refuse(request, Argument::Offset).into_buffer().unwrap(), [5, 5]);
+    assert_eq!(refuse(request, Argument::Offset).into_buffer::<Vec<u8>>().unwrap(), [5, 5]);
     refuse(Request::write(Arc::clone(&file), vec![0], u64::MAX), Argument::Offset);
     let many = refuse(Request::readv(file, vec![Vec::new(); MAX_SEGMENTS + 1], 0), Argument::Segments);
-    assert_eq!(many.into_buffers().len(), MAX_SEGMENTS + 1);
+    assert_eq!(many.into_buffers::<Vec<u8>>().unwrap().len(), MAX_SEGMENTS + 1);
     assert_eq!(context.outstanding(), 0);
 }
 
@@ -174,7 +177,7 @@ fn many_requests_over_many_files_keep_their_contents_apart() {
         for (i, file) in files.iter().enumerate() {
             let read = run(&context, Request::read(Arc::clone(file), vec![0; 40 * BLOCK], 0));
             assert_eq!(read.result.unwrap(), 40 * BLOCK);
-            for (round, block) in read.request.into_buffer().unwrap().chunks(BLOCK).enumerate() {
+            for (round, block) in read.request.into_buffer::<Vec<u8>>().unwrap().chunks(BLOCK).enumerate() {
                 assert!(block.iter().all(|byte| *byte == (i * 40 + round) as u8));
             }
         }

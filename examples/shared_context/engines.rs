@@ -73,19 +73,19 @@ fn execute(backend: Backend, request: &mut Request) -> io::Result<usize> {
         (Op::Write { buf, .. }, Backend::Null | Backend::Zero) => Ok(buf.len()),
         #[cfg(unix)]
         (Op::Read { file, buf, offset }, Backend::Threads) => {
-            std::os::unix::fs::FileExt::read_at(&**file, buf, *offset)
+            file.with_file(|file| std::os::unix::fs::FileExt::read_at(file, buf, *offset))
         }
         #[cfg(unix)]
         (Op::Write { file, buf, offset }, Backend::Threads) => {
-            std::os::unix::fs::FileExt::write_at(&**file, buf, *offset)
+            file.with_file(|file| std::os::unix::fs::FileExt::write_at(file, buf, *offset))
         }
         #[cfg(windows)]
         (Op::Read { file, buf, offset }, Backend::Threads) => {
-            std::os::windows::fs::FileExt::seek_read(&**file, buf, *offset)
+            file.with_file(|file| std::os::windows::fs::FileExt::seek_read(file, buf, *offset))
         }
         #[cfg(windows)]
         (Op::Write { file, buf, offset }, Backend::Threads) => {
-            std::os::windows::fs::FileExt::seek_write(&**file, buf, *offset)
+            file.with_file(|file| std::os::windows::fs::FileExt::seek_write(file, buf, *offset))
         }
         _ => unreachable!("only reads and writes are submitted here"),
     }

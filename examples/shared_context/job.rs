@@ -4,7 +4,7 @@ use crate::content::{Claim, Content};
 use crate::engines::Engine;
 use crate::{Arguments, Backend};
 use indicatif::ProgressBar;
-use ioctx::aio::{Event, Op, Request};
+use ioctx::aio::{Buffer, Event, Op, Request};
 use std::error::Error;
 use std::fs::File;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
@@ -186,15 +186,18 @@ impl Run<'_> {
         let write = next(random) % 100 < u64::from(self.writes);
         request.user_data = pack(thread, claim.block);
         let op = std::mem::replace(&mut request.op, Op::Nop);
-        let (Op::Read { file, mut buf, .. } | Op::Write { file, mut buf, .. }) = op else {
-            unreachable!("requests here read or write");
+        let (file, buf) = match op {
+            Op::Read { file, buf, .. } => (file, buf.into()),
+            Op::Write { file, buf, .. } => (file, buf),
+            _ => unreachable!("requests here read or write"),
         };
+        let mut buf: Vec<u8> = Buffer::downcast(buf).expect("all buffers here are vectors");
         let offset = self.content.offset(claim.block);
         request.op = if write {
             self.content.fill_next(claim, &mut buf);
-            Op::Write { file, buf, offset }
+            Op::Write { file, buf: buf.into(), offset }
         } else {
-            Op::Read { file, buf, offset }
+            Op::Read { file, buf: buf.into(), offset }
         };
         true
     }

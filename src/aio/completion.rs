@@ -90,10 +90,12 @@ impl Completion {
 
     /// Settles the result without publishing it yet. For a backend that is done before `submit` returns:
     /// the context publishes what one call has finished together.
+    // Out of line, it would return through memory in pieces.
+    #[inline(always)]
     pub fn finish(self, result: io::Result<usize>) -> Finished {
         let res = match result {
             Ok(bytes) => i64::try_from(bytes).unwrap_or(i64::MAX),
-            Err(error) => -i64::from(error.raw_os_error().filter(|code| *code > 0).unwrap_or(code::UNKNOWN)),
+            Err(error) => failure(error),
         };
         let (shared, id) = self.into_parts();
         // SAFETY: we have the request's reference still.
@@ -189,6 +191,12 @@ impl fmt::Debug for Finished {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Finished").field("id", &self.id).field("res", &self.res).finish()
     }
+}
+
+/// What `finish` makes of an error.
+#[cold]
+fn failure(error: io::Error) -> i64 {
+    -i64::from(error.raw_os_error().filter(|code| *code > 0).unwrap_or(code::UNKNOWN))
 }
 
 /// What `finish` made of a result, back again.

@@ -50,13 +50,16 @@
 //!
 //! Source: `fs/aio.c` as the 2012 rework left it.
 
+mod aligned;
 mod backend;
 mod batch;
+mod buffer;
 mod cancellable;
 mod completion;
 mod context;
 mod destroy;
 mod error;
+mod file;
 mod id;
 mod reap;
 mod request;
@@ -67,7 +70,9 @@ mod stats;
 mod table;
 mod visit;
 
+pub use aligned::{AlignedBuffer, AlignedError};
 pub use backend::{Backend, Submitted};
+pub use buffer::{Buffer, BufferMut, IoBuf, IoBufMut, RawBuffer};
 pub use cancellable::Cancellable;
 pub use completion::{Completion, Finished};
 pub use context::{Context, MAX_CAPACITY, MAX_LANES};
@@ -76,6 +81,7 @@ pub use error::{
     Argument, BatchError, CancelError, CreateError, DestroyError, GetEventsError, InFlight, Reason,
     SubmitError,
 };
+pub use file::FileRef;
 pub use id::RequestId;
 pub use request::{Event, MAX_SEGMENTS, Op, Request};
 #[cfg(feature = "stats")]

@@ -1,8 +1,8 @@
 //! What is asked for, and what came of it: [`Request`], [`Op`], [`Event`].
 
-use super::{Argument, RequestId};
-use crate::sync::SharedFile;
+use super::{Argument, Buffer, BufferMut, FileRef, IoBuf, RequestId};
 use std::io;
+use std::ops::Deref;
 
 /// The most buffers one vectored request can have: the kernel's `UIO_MAXIOV`.
 pub const MAX_SEGMENTS: usize = 1024;
@@ -10,7 +10,11 @@ pub const MAX_SEGMENTS: usize = 1024;
 /// One operation, with everything it needs: its buffers and its file belong to it until its event has been
 /// handed over.
 ///
-/// It comes back whole, in an [`Event`] or in an error, and can be submitted again.
+/// It comes back whole, in an [`Event`] or in an error, and can be submitted again. Making one neither waits
+/// nor allocates, but for what [`FileRef`] and [`IoBuf`] say of their kinds and for vectors of buffers.
+///
+/// There is an `unsafe` form of files and buffers, for those who keep descriptors and memory valid
+/// themselves: [`FileRef::borrowed`], [`Buffer::from_raw_parts`], [`BufferMut::from_raw_parts`].
 ///
 /// # Examples
 ///
@@ -19,6 +23,8 @@ pub const MAX_SEGMENTS: usize = 1024;
 /// let file = std::fs::File::open("/dev/null")?;
 /// let request = Request::read(file, vec![0; 4096], 8192).with_user_data(42);
 /// assert_eq!(request.user_data, 42);
+/// let buffer: Vec<u8> = request.into_buffer().unwrap();
+/// assert_eq!(buffer.len(), 4096);
 /// # std::io::Result::Ok(())
 /// ```
 #[derive(Debug)]
@@ -29,57 +35,63 @@ pub struct Request {
     pub user_data: u64,
 }
 
+// A cache line: a slot has as much left for what the context knows of it.
+const _: () = assert!(size_of::<Request>() <= 64);
+
 /// What a request does.
+// A whole word says which, since requests are moved word by word: what was just stored in part would have to leave the
+// store buffer before it could be loaded.
 #[derive(Debug)]
 #[non_exhaustive]
+#[repr(u64)]
 pub enum Op {
     /// Nothing. Completes with 0.
     Nop,
     /// Reads into `buf`, at most its length.
     Read {
         /// Open for reading.
-        file: SharedFile,
+        file: FileRef,
         /// Filled from its start; its length is never changed.
-        buf: Vec<u8>,
+        buf: BufferMut,
         /// In bytes from the start of the file. Ignored by files that cannot seek.
         offset: u64,
     },
     /// Writes `buf`.
     Write {
         /// Open for writing.
-        file: SharedFile,
+        file: FileRef,
         /// What to write.
-        buf: Vec<u8>,
+        buf: Buffer,
         /// In bytes from the start of the file. Ignored by files that cannot seek.
         offset: u64,
     },
     /// Reads into one buffer after the other.
     ReadV {
         /// Open for reading.
-        file: SharedFile,
+        file: FileRef,
         /// Filled in order; their lengths are never changed.
-        bufs: Vec<Vec<u8>>,
+        bufs: Vec<BufferMut>,
         /// In bytes from the start of the file. Ignored by files that cannot seek.
         offset: u64,
     },
     /// Writes one buffer after the other.
     WriteV {
         /// Open for writing.
-        file: SharedFile,
+        file: FileRef,
         /// What to write, in order.
-        bufs: Vec<Vec<u8>>,
+        bufs: Vec<Buffer>,
         /// In bytes from the start of the file. Ignored by files that cannot seek.
         offset: u64,
     },
     /// Brings the file's data and metadata to its device. Completes with 0.
     Fsync {
         /// Any open file.
-        file: SharedFile,
+        file: FileRef,
     },
     /// Brings the file's data, and the metadata needed to read it, to its device. Completes with 0.
     Fdatasync {
         /// Any open file.
-        file: SharedFile,
+        file: FileRef,
     },
 }
 
@@ -94,33 +106,41 @@ impl Request {
         Self::new(Op::Nop)
     }
 
-    /// [`Op::Read`]: up to `buf.len()` bytes at `offset`.
-    pub fn read(file: impl Into<SharedFile>, buf: Vec<u8>, offset: u64) -> Self {
-        Self::new(Op::Read { file: file.into(), buf, offset })
+    /// [`Op::Read`]: up to the buffer's length at `offset`.
+    pub fn read(file: impl Into<FileRef>, buf: impl Into<BufferMut>, offset: u64) -> Self {
+        Self::new(Op::Read { file: file.into(), buf: buf.into(), offset })
     }
 
-    /// [`Op::Write`]: all of `buf` to `offset`.
-    pub fn write(file: impl Into<SharedFile>, buf: Vec<u8>, offset: u64) -> Self {
-        Self::new(Op::Write { file: file.into(), buf, offset })
+    /// [`Op::Write`]: all of the buffer to `offset`.
+    pub fn write(file: impl Into<FileRef>, buf: impl Into<Buffer>, offset: u64) -> Self {
+        Self::new(Op::Write { file: file.into(), buf: buf.into(), offset })
     }
 
-    /// [`Op::ReadV`].
-    pub fn readv(file: impl Into<SharedFile>, bufs: Vec<Vec<u8>>, offset: u64) -> Self {
-        Self::new(Op::ReadV { file: file.into(), bufs, offset })
+    /// [`Op::ReadV`], into buffers of one type or, as [`BufferMut`], of several.
+    pub fn readv<T: Into<BufferMut>>(
+        file: impl Into<FileRef>,
+        bufs: impl IntoIterator<Item = T>,
+        offset: u64,
+    ) -> Self {
+        Self::new(Op::ReadV { file: file.into(), bufs: bufs.into_iter().map(Into::into).collect(), offset })
     }
 
-    /// [`Op::WriteV`].
-    pub fn writev(file: impl Into<SharedFile>, bufs: Vec<Vec<u8>>, offset: u64) -> Self {
-        Self::new(Op::WriteV { file: file.into(), bufs, offset })
+    /// [`Op::WriteV`], from buffers of one type or, as [`Buffer`], of several.
+    pub fn writev<T: Into<Buffer>>(
+        file: impl Into<FileRef>,
+        bufs: impl IntoIterator<Item = T>,
+        offset: u64,
+    ) -> Self {
+        Self::new(Op::WriteV { file: file.into(), bufs: bufs.into_iter().map(Into::into).collect(), offset })
     }
 
     /// [`Op::Fsync`].
-    pub fn fsync(file: impl Into<SharedFile>) -> Self {
+    pub fn fsync(file: impl Into<FileRef>) -> Self {
         Self::new(Op::Fsync { file: file.into() })
     }
 
     /// [`Op::Fdatasync`].
-    pub fn fdatasync(file: impl Into<SharedFile>) -> Self {
+    pub fn fdatasync(file: impl Into<FileRef>) -> Self {
         Self::new(Op::Fdatasync { file: file.into() })
     }
 
@@ -130,30 +150,49 @@ impl Request {
         self
     }
 
-    /// The buffer of a [`Read`](Op::Read) or [`Write`](Op::Write); `None` for any other operation.
-    pub fn into_buffer(self) -> Option<Vec<u8>> {
+    /// The buffer of a [`Read`](Op::Read) or [`Write`](Op::Write), as what it was made of.
+    ///
+    /// # Errors
+    ///
+    /// The request: it does something else, or its buffer is no `T`.
+    pub fn into_buffer<T: IoBuf>(self) -> Result<T, Self> {
         match self.op {
-            Op::Read { buf, .. } | Op::Write { buf, .. } => Some(buf),
-            _ => None,
+            Op::Read { buf, .. } if buf.is::<T>() => Ok(expect(buf)),
+            Op::Write { buf, .. } if buf.is::<T>() => Ok(expect(buf)),
+            _ => Err(self),
         }
     }
 
-    /// The buffers of a vectored operation; empty for any other.
-    pub fn into_buffers(self) -> Vec<Vec<u8>> {
+    /// The buffers of a vectored operation, as what they were made of.
+    ///
+    /// # Errors
+    ///
+    /// The request: it does something else, or not all of its buffers are `T`s.
+    pub fn into_buffers<T: IoBuf>(self) -> Result<Vec<T>, Self> {
         match self.op {
-            Op::ReadV { bufs, .. } | Op::WriteV { bufs, .. } => bufs,
-            _ => Vec::new(),
+            Op::ReadV { bufs, .. } if bufs.iter().all(|buf| buf.is::<T>()) => {
+                Ok(bufs.into_iter().map(expect).collect())
+            }
+            Op::WriteV { bufs, .. } if bufs.iter().all(Buffer::is::<T>) => {
+                Ok(bufs.into_iter().map(expect).collect())
+            }
+            _ => Err(self),
         }
     }
 
     /// Whether the arguments make sense to every backend.
     pub(super) fn check(&self) -> Result<(), Argument> {
+        fn total<B: Deref<Target = [u8]>>(bufs: &[B]) -> u64 {
+            bufs.iter().map(|buf| buf.len() as u64).fold(0, u64::saturating_add)
+        }
         let (segments, len, offset) = match &self.op {
-            Op::Read { buf, offset, .. } | Op::Write { buf, offset, .. } => (1, buf.len() as u64, *offset),
-            Op::ReadV { bufs, offset, .. } | Op::WriteV { bufs, offset, .. } => {
-                (bufs.len(), bufs.iter().map(|buf| buf.len() as u64).fold(0, u64::saturating_add), *offset)
+            Op::Read { buf, offset, .. } => (1, buf.len() as u64, *offset),
+            Op::Write { buf, offset, .. } => (1, buf.len() as u64, *offset),
+            Op::ReadV { bufs, offset, .. } => (bufs.len(), total(bufs), *offset),
+            Op::WriteV { bufs, offset, .. } => (bufs.len(), total(bufs), *offset),
+            Op::Nop | Op::Fsync { .. } | Op::Fdatasync { .. } => {
+                return Ok(());
             }
-            Op::Nop | Op::Fsync { .. } | Op::Fdatasync { .. } => return Ok(()),
         };
         if segments > MAX_SEGMENTS {
             return Err(Argument::Segments);
@@ -167,6 +206,11 @@ impl Request {
             _ => Err(Argument::Offset),
         }
     }
+}
+
+/// The owner of a buffer that was just found to be a `T`.
+fn expect<T: IoBuf>(buf: impl Into<Buffer>) -> T {
+    buf.into().downcast().expect("looked at before")
 }
 
 /// What came of a request, and the request itself.

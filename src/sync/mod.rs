@@ -58,6 +58,9 @@ pub(crate) use wake::{Wake, Woken};
 /// crate, so this is the standard library's type in every build.
 pub type SharedFile = std::sync::Arc<std::fs::File>;
 
+/// Bytes shared by requests: the standard library's type in every build, as [`SharedFile`].
+pub type SharedBytes = std::sync::Arc<[u8]>;
+
 /// A number that this process has not seen before. Names things and takes part in no protocol, so the
 /// counter is the standard library's in every build.
 pub(crate) fn unique() -> u64 {

@@ -8,12 +8,13 @@ use crate::sync::{Arc, Condvar, Mutex};
 use std::collections::VecDeque;
 use std::io;
 
-/// Carries out reads, writes and syncs on any file, with a fixed number of threads.
+/// Carries out every operation, on any file, with a fixed number of threads.
 ///
 /// On Linux a read whose data is in the page cache is done by its submitter, without the pool
-/// (`RWF_NOWAIT`); everything else is queued. Submitting blocks on the queue's mutex, for a few
-/// instructions. Requests are taken in order, but complete in any. One thread is busy with one request
-/// until the system call returns: a read of an empty pipe holds its thread until somebody writes.
+/// (`RWF_NOWAIT`); everything else is queued. Submitting blocks
+/// on the queue's mutex, for a few instructions. Requests are taken in order, but complete in any. One
+/// thread is busy with one request until the system call returns: a read
+/// of an empty pipe holds its thread until somebody writes.
 ///
 /// A request that no thread has begun can be cancelled, one that runs cannot.
 ///
@@ -69,7 +70,8 @@ impl Threads {
         Self::new(4 * num_cpus::get())
     }
 
-    /// Whether submitters do reads that find their data in the page cache. On by default.
+    /// Whether submitters do reads that find their data in the page cache. On by
+    /// default.
     pub fn inline_cached(mut self, inline: bool) -> Self {
         self.inline_cached = inline;
         self

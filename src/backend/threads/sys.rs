@@ -1,19 +1,19 @@
 //! The system calls behind [`Threads`](super::Threads).
 
-use crate::aio::{Op, Request};
+use crate::aio::{Buffer, BufferMut, Op, Request};
 use std::fs::File;
-use std::io;
+use std::{io, slice};
 
 /// Carries a request out, blocking as long as it takes.
 pub(super) fn execute(request: &mut Request) -> io::Result<usize> {
     match &mut request.op {
         Op::Nop => Ok(0),
-        Op::Read { file, buf, offset } => retry(|| os::read_at(file, buf, *offset)),
-        Op::Write { file, buf, offset } => retry(|| os::write_at(file, buf, *offset)),
-        Op::ReadV { file, bufs, offset } => os::readv_at(file, bufs, *offset),
-        Op::WriteV { file, bufs, offset } => os::writev_at(file, bufs, *offset),
-        Op::Fsync { file } => retry(|| file.sync_all()).map(|()| 0),
-        Op::Fdatasync { file } => retry(|| file.sync_data()).map(|()| 0),
+        Op::Read { file, buf, offset } => file.with_file(|file| retry(|| os::read_at(file, buf, *offset))),
+        Op::Write { file, buf, offset } => file.with_file(|file| retry(|| os::write_at(file, buf, *offset))),
+        Op::ReadV { file, bufs, offset } => file.with_file(|file| os::readv_at(file, bufs, *offset)),
+        Op::WriteV { file, bufs, offset } => file.with_file(|file| os::writev_at(file, bufs, *offset)),
+        Op::Fsync { file } => file.with_file(|file| retry(|| file.sync_all())).map(|()| 0),
+        Op::Fdatasync { file } => file.with_file(|file| retry(|| file.sync_data())).map(|()| 0),
     }
 }
 
@@ -22,8 +22,10 @@ pub(super) fn execute(request: &mut Request) -> io::Result<usize> {
 pub(super) fn try_cached(request: &mut Request) -> Option<io::Result<usize>> {
     match &mut request.op {
         Op::Nop => Some(Ok(0)),
-        Op::Read { file, buf, offset } => os::read_cached(file, std::slice::from_mut(buf), *offset),
-        Op::ReadV { file, bufs, offset } => os::read_cached(file, bufs, *offset),
+        Op::Read { file, buf, offset } => {
+            file.with_file(|file| os::read_cached(file, slice::from_mut(buf), *offset))
+        }
+        Op::ReadV { file, bufs, offset } => file.with_file(|file| os::read_cached(file, bufs, *offset)),
         Op::Write { .. } | Op::WriteV { .. } | Op::Fsync { .. } | Op::Fdatasync { .. } => None,
     }
 }
@@ -62,12 +64,12 @@ mod os {
         seekless(pwrite(file, buf, offset), || write(file, buf))
     }
 
-    pub(super) fn readv_at(file: &File, bufs: &mut [Vec<u8>], offset: u64) -> io::Result<usize> {
+    pub(super) fn readv_at(file: &File, bufs: &mut [BufferMut], offset: u64) -> io::Result<usize> {
         let mut slices: Vec<_> = bufs.iter_mut().map(|buf| IoSliceMut::new(buf)).collect();
         retry(|| seekless(preadv(file, &mut slices, offset), || readv(file, &mut slices)))
     }
 
-    pub(super) fn writev_at(file: &File, bufs: &[Vec<u8>], offset: u64) -> io::Result<usize> {
+    pub(super) fn writev_at(file: &File, bufs: &[Buffer], offset: u64) -> io::Result<usize> {
         let slices: Vec<_> = bufs.iter().map(|buf| IoSlice::new(buf)).collect();
         retry(|| seekless(pwritev(file, &slices, offset), || writev(file, &slices)))
     }
@@ -75,8 +77,8 @@ mod os {
     /// A read that the page cache serves in full. A short one may be the end of the file or the end of what
     /// is cached, and some kernels answer 0 where data is not cached: there the pool reads again, all of
     /// it.
-    pub(super) fn read_cached(file: &File, bufs: &mut [Vec<u8>], offset: u64) -> Option<io::Result<usize>> {
-        let len: usize = bufs.iter().map(Vec::len).sum();
+    pub(super) fn read_cached(file: &File, bufs: &mut [BufferMut], offset: u64) -> Option<io::Result<usize>> {
+        let len: usize = bufs.iter().map(|buf| buf.len()).sum();
         let mut one = [IoSliceMut::new(&mut [])];
         let mut several = Vec::new();
         let slices = match bufs {
@@ -140,11 +142,11 @@ mod os {
         error.raw_os_error() == Some(rustix::io::Errno::SPIPE.raw_os_error())
     }
 
-    pub(super) fn readv_at(file: &File, bufs: &mut [Vec<u8>], offset: u64) -> io::Result<usize> {
+    pub(super) fn readv_at(file: &File, bufs: &mut [BufferMut], offset: u64) -> io::Result<usize> {
         each(bufs.iter_mut(), offset, |buf, at| Ok((read_at(file, buf, at)?, buf.len())))
     }
 
-    pub(super) fn writev_at(file: &File, bufs: &[Vec<u8>], offset: u64) -> io::Result<usize> {
+    pub(super) fn writev_at(file: &File, bufs: &[Buffer], offset: u64) -> io::Result<usize> {
         each(bufs.iter(), offset, |buf, at| Ok((write_at(file, buf, at)?, buf.len())))
     }
 
@@ -170,7 +172,7 @@ mod os {
         Ok(total)
     }
 
-    pub(super) fn read_cached(_: &File, _: &mut [Vec<u8>], _: u64) -> Option<io::Result<usize>> {
+    pub(super) fn read_cached(_: &File, _: &mut [BufferMut], _: u64) -> Option<io::Result<usize>> {
         None
     }
 }
