@@ -5,7 +5,7 @@ mod support;
 
 use ioctx::aio::{
     AlignedBuffer, Argument, Backend, Buffer, BufferMut, Completion, Context, Event, FileRef, IoBuf,
-    IoBufMut, Op, RawBuffer, Reason, Request, Submitted,
+    IoBufMut, Op, RawBuffer, Readiness, Reason, Request, Submitted,
 };
 use ioctx::backend::{Null, Threads, Zero};
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -363,10 +363,62 @@ fn wrong_types_give_the_request_back() {
     assert_eq!((&bufs[0][..], &bufs[1][..]), (&[1][..], &[2][..]));
 }
 
+#[test]
+fn null_devices_are_always_ready() {
+    let asked = Readiness::READABLE | Readiness::WRITABLE | Readiness::PRIORITY;
+    let event = run(&Context::new(1, Null).unwrap(), Request::poll(file(), asked));
+    let ready = Readiness::from_result(event.result.unwrap());
+    assert_eq!(ready, Readiness::READABLE | Readiness::WRITABLE);
+    let event = run(&Context::new(1, Zero).unwrap(), Request::poll(file(), Readiness::WRITABLE));
+    assert_eq!(Readiness::from_result(event.result.unwrap()), Readiness::WRITABLE);
+}
+
 #[cfg(unix)]
 mod unix {
     use super::*;
     use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+    use std::time::{Duration, Instant};
+
+    fn polled(context: &Context<Threads>, file: &Arc<File>, interest: Readiness) -> Readiness {
+        let event = run(context, Request::poll(Arc::clone(file), interest));
+        assert!(matches!(event.request.op, Op::Poll { interest: same, .. } if same == interest));
+        Readiness::from_result(event.result.unwrap())
+    }
+
+    fn pipe() -> (Arc<File>, File) {
+        let (reader, writer) = io::pipe().unwrap();
+        (Arc::new(File::from(OwnedFd::from(reader))), File::from(OwnedFd::from(writer)))
+    }
+
+    #[test]
+    fn polls_wait_until_the_file_is_ready() {
+        for context in pools() {
+            let (reader, mut writer) = pipe();
+            context
+                .submit(Request::poll(Arc::clone(&reader), Readiness::READABLE).with_user_data(6))
+                .unwrap();
+            let mut events = Vec::new();
+            let soon = Some(Instant::now() + Duration::from_millis(30));
+            assert_eq!(context.get_events(1, 1, soon, &mut events), Ok(0), "nobody has written");
+            writer.write_all(b"x").unwrap();
+            assert_eq!(context.get_events(1, 1, None, &mut events), Ok(1));
+            let event = events.pop().unwrap();
+            assert_eq!(event.request.user_data, 6);
+            assert_eq!(Readiness::from_result(event.result.unwrap()), Readiness::READABLE);
+
+            // What is ready is found so again, and nothing was read.
+            let both = Readiness::READABLE | Readiness::WRITABLE;
+            assert_eq!(polled(&context, &reader, both), Readiness::READABLE);
+            let writer = Arc::new(writer);
+            assert_eq!(polled(&context, &writer, Readiness::WRITABLE), Readiness::WRITABLE);
+            assert_eq!(polled(&context, &file(), both), both, "regular files always are");
+            drop(writer);
+            let end = polled(&context, &reader, Readiness::READABLE);
+            assert!(end.contains(Readiness::READABLE | Readiness::HANG_UP), "{end:?}");
+            // Reported without being asked for.
+            assert_eq!(polled(&context, &reader, Readiness::default()), Readiness::HANG_UP);
+        }
+    }
 
     #[test]
     fn memory_and_descriptors_of_others_are_used_and_left_alone() {
@@ -387,6 +439,8 @@ mod unix {
             let buf = || unsafe { Buffer::from_raw_parts(memory.as_ptr(), 64) };
             assert_eq!(run(&context, Request::writev(fd(), [buf(), buf()], 4096)).result.unwrap(), 128);
             assert_eq!(run(&context, Request::fdatasync(fd())).result.unwrap(), 0);
+            let polled = run(&context, Request::poll(fd(), Readiness::WRITABLE)).result.unwrap();
+            assert_eq!(Readiness::from_result(polled), Readiness::WRITABLE);
             // Still open, and ours.
             assert_eq!(file.metadata().unwrap().len(), 4096 + 128);
         }
@@ -414,6 +468,17 @@ mod unix {
     }
 
     #[test]
+    fn own_files_are_closed_with_their_requests() {
+        for context in pools() {
+            let (reader, writer) = pipe();
+            let event = run(&context, Request::write(writer, b"x".to_vec(), 0));
+            assert_eq!(polled(&context, &reader, Readiness::READABLE), Readiness::READABLE);
+            drop(event);
+            assert!(polled(&context, &reader, Readiness::READABLE).contains(Readiness::HANG_UP));
+        }
+    }
+
+    #[test]
     fn descriptors_that_are_none_are_errors() {
         for context in pools() {
             // No process has so many descriptors.
@@ -424,6 +489,7 @@ mod unix {
                 Request::read(fd(), vec![0; 1], 0),
                 Request::write(fd(), vec![0; 1], 0),
                 Request::fsync(fd()),
+                Request::poll(fd(), Readiness::READABLE),
             ] {
                 assert_eq!(run(&context, request).result.unwrap_err().raw_os_error(), Some(libc::EBADF));
             }

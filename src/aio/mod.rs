@@ -61,6 +61,7 @@ mod destroy;
 mod error;
 mod file;
 mod id;
+mod readiness;
 mod reap;
 mod request;
 mod shared;
@@ -83,6 +84,7 @@ pub use error::{
 };
 pub use file::FileRef;
 pub use id::RequestId;
+pub use readiness::Readiness;
 pub use request::{Event, MAX_SEGMENTS, Op, Request};
 #[cfg(feature = "stats")]
 pub use stats::Stats;

@@ -1,6 +1,6 @@
 //! What is asked for, and what came of it: [`Request`], [`Op`], [`Event`].
 
-use super::{Argument, Buffer, BufferMut, FileRef, IoBuf, RequestId};
+use super::{Argument, Buffer, BufferMut, FileRef, IoBuf, Readiness, RequestId};
 use std::io;
 use std::ops::Deref;
 
@@ -93,6 +93,14 @@ pub enum Op {
         /// Any open file.
         file: FileRef,
     },
+    /// Waits until the file is ready. Completes, once, with the bits of what it is ready for:
+    /// [`Readiness::from_result`].
+    Poll {
+        /// A pipe, a socket, a terminal; regular files are always ready.
+        file: FileRef,
+        /// For any of these. Errors and the end of a connection are reported without being asked for.
+        interest: Readiness,
+    },
 }
 
 impl Request {
@@ -144,6 +152,11 @@ impl Request {
         Self::new(Op::Fdatasync { file: file.into() })
     }
 
+    /// [`Op::Poll`].
+    pub fn poll(file: impl Into<FileRef>, interest: Readiness) -> Self {
+        Self::new(Op::Poll { file: file.into(), interest })
+    }
+
     /// The same request with this user data.
     pub fn with_user_data(mut self, user_data: u64) -> Self {
         self.user_data = user_data;
@@ -190,7 +203,7 @@ impl Request {
             Op::Write { buf, offset, .. } => (1, buf.len() as u64, *offset),
             Op::ReadV { bufs, offset, .. } => (bufs.len(), total(bufs), *offset),
             Op::WriteV { bufs, offset, .. } => (bufs.len(), total(bufs), *offset),
-            Op::Nop | Op::Fsync { .. } | Op::Fdatasync { .. } => {
+            Op::Nop | Op::Fsync { .. } | Op::Fdatasync { .. } | Op::Poll { .. } => {
                 return Ok(());
             }
         };

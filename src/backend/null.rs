@@ -2,10 +2,11 @@
 //!
 //! Source: "char: add aio_{read,write} to /dev/{null,zero}" (2012), made to measure the overhead alone.
 
-use crate::aio::{Backend, Completion, Op, Submitted};
+use crate::aio::{Backend, Completion, Op, Readiness, Submitted};
 use std::io;
 
-/// Behaves like `/dev/null`: reads find the end of the file, writes succeed and go nowhere. Wait-free.
+/// Behaves like `/dev/null`: reads find the end of the file, writes succeed and go nowhere, polls find it
+/// readable and writable. Wait-free.
 ///
 /// ```
 /// use ioctx::{Context, Request, backend::Null};
@@ -47,12 +48,15 @@ impl Backend for Zero {
     }
 }
 
-/// How many bytes a write has, and 0 for anything else.
+/// How many bytes a write has, what a poll finds ready, and 0 for anything else.
 #[inline]
 fn done(op: &Op) -> io::Result<usize> {
     match op {
         Op::Write { buf, .. } => Ok(buf.len()),
         Op::WriteV { bufs, .. } => Ok(bufs.iter().map(|buf| buf.len()).sum()),
+        Op::Poll { interest, .. } => {
+            Ok((*interest & (Readiness::READABLE | Readiness::WRITABLE)).bits().into())
+        }
         _ => Ok(0),
     }
 }

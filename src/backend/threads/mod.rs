@@ -11,9 +11,9 @@ use std::io;
 /// Carries out every operation, on any file, with a fixed number of threads.
 ///
 /// On Linux a read whose data is in the page cache is done by its submitter, without the pool
-/// (`RWF_NOWAIT`); everything else is queued. Submitting blocks
+/// (`RWF_NOWAIT`), and so is, on Unix, a poll of what is ready; everything else is queued. Submitting blocks
 /// on the queue's mutex, for a few instructions. Requests are taken in order, but complete in any. One
-/// thread is busy with one request until the system call returns: a read
+/// thread is busy with one request until the system call returns: a read or a poll
 /// of an empty pipe holds its thread until somebody writes.
 ///
 /// A request that no thread has begun can be cancelled, one that runs cannot.
@@ -70,7 +70,7 @@ impl Threads {
         Self::new(4 * num_cpus::get())
     }
 
-    /// Whether submitters do reads that find their data in the page cache. On by
+    /// Whether submitters do reads that find their data in the page cache, and polls of what is ready. On by
     /// default.
     pub fn inline_cached(mut self, inline: bool) -> Self {
         self.inline_cached = inline;

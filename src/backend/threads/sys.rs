@@ -1,6 +1,6 @@
 //! The system calls behind [`Threads`](super::Threads).
 
-use crate::aio::{Buffer, BufferMut, Op, Request};
+use crate::aio::{Buffer, BufferMut, FileRef, Op, Readiness, Request};
 use std::fs::File;
 use std::{io, slice};
 
@@ -14,6 +14,7 @@ pub(super) fn execute(request: &mut Request) -> io::Result<usize> {
         Op::WriteV { file, bufs, offset } => file.with_file(|file| os::writev_at(file, bufs, *offset)),
         Op::Fsync { file } => file.with_file(|file| retry(|| file.sync_all())).map(|()| 0),
         Op::Fdatasync { file } => file.with_file(|file| retry(|| file.sync_data())).map(|()| 0),
+        Op::Poll { file, interest } => poll::wait(file, *interest),
     }
 }
 
@@ -26,6 +27,7 @@ pub(super) fn try_cached(request: &mut Request) -> Option<io::Result<usize>> {
             file.with_file(|file| os::read_cached(file, slice::from_mut(buf), *offset))
         }
         Op::ReadV { file, bufs, offset } => file.with_file(|file| os::read_cached(file, bufs, *offset)),
+        Op::Poll { file, interest } => poll::look(file, *interest),
         Op::Write { .. } | Op::WriteV { .. } | Op::Fsync { .. } | Op::Fdatasync { .. } => None,
     }
 }
@@ -37,6 +39,49 @@ fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             done => return done,
         }
+    }
+}
+
+#[cfg(unix)]
+mod poll {
+    use super::*;
+    use rustix::event::{PollFd, PollFlags, Timespec};
+
+    pub(super) fn wait(file: &FileRef, interest: Readiness) -> io::Result<usize> {
+        retry(|| poll(file, interest, None))
+    }
+
+    /// `None` if it is not ready.
+    pub(super) fn look(file: &FileRef, interest: Readiness) -> Option<io::Result<usize>> {
+        match retry(|| poll(file, interest, Some(&Timespec::default()))) {
+            Ok(0) => None,
+            done => Some(done),
+        }
+    }
+
+    fn poll(file: &FileRef, interest: Readiness, timeout: Option<&Timespec>) -> io::Result<usize> {
+        let mut fds = [PollFd::new(file, PollFlags::from_bits_retain(interest.bits() as _))];
+        rustix::event::poll(&mut fds, timeout)?;
+        let ready = fds[0].revents();
+        // Only a descriptor that is not open, against its contract.
+        if ready.contains(PollFlags::NVAL) {
+            return Err(rustix::io::Errno::BADF.into());
+        }
+        // Sixteen bits, with a sign on some systems.
+        Ok(ready.bits() as usize & 0xffff)
+    }
+}
+
+#[cfg(not(unix))]
+mod poll {
+    use super::*;
+
+    pub(super) fn wait(_: &FileRef, _: Readiness) -> io::Result<usize> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    pub(super) fn look(_: &FileRef, _: Readiness) -> Option<io::Result<usize>> {
+        None
     }
 }
 
