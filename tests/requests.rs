@@ -4,8 +4,8 @@
 mod support;
 
 use ioctx::aio::{
-    AlignedBuffer, Argument, Backend, Buffer, BufferMut, Completion, Context, Event, FileRef, IoBuf,
-    IoBufMut, Op, RawBuffer, Readiness, Reason, Request, Submitted,
+    AlignedBuffer, Argument, Backend, Buffer, BufferMut, Completion, Context, Custom, Event, FileRef, IoBuf,
+    IoBufMut, Op, Operation, RawBuffer, Readiness, Reason, Request, Submitted,
 };
 use ioctx::backend::{Null, Threads, Zero};
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -361,6 +361,83 @@ fn wrong_types_give_the_request_back() {
     let request = Request::writev(file(), bufs, 0).into_buffers::<Vec<u8>>().unwrap_err();
     let Op::WriteV { bufs, .. } = request.op else { panic!("it was one") };
     assert_eq!((&bufs[0][..], &bufs[1][..]), (&[1][..], &[2][..]));
+}
+
+/// Throws something that throws once more when it is dropped.
+struct Grenade;
+
+impl Drop for Grenade {
+    fn drop(&mut self) {
+        if !thread::panicking() {
+            std::panic::panic_any(Grenade);
+        }
+    }
+}
+
+#[test]
+fn custom_operations_run_in_the_pool_and_come_back() {
+    struct Runs {
+        count: Cell<u32>,
+        by: Option<thread::ThreadId>,
+    }
+    impl Operation for Runs {
+        fn run(&mut self) -> io::Result<usize> {
+            self.count.set(self.count.get() + 1);
+            self.by = Some(thread::current().id());
+            match self.count.get() {
+                2 => panic!("on purpose"),
+                3 => std::panic::panic_any(Grenade),
+                #[cfg(unix)]
+                4 => Err(io::Error::from_raw_os_error(libc::ENOENT)),
+                times => Ok(times as usize),
+            }
+        }
+    }
+    for context in pools() {
+        let mut custom = Custom::new(Runs { count: Cell::new(0), by: None });
+        for times in 1..=5 {
+            let event = run(&context, Request::new(Op::Custom(custom)));
+            match times {
+                2 | 3 => {
+                    let error = event.result.unwrap_err();
+                    #[cfg(unix)]
+                    assert_eq!(error.raw_os_error(), Some(libc::EIO));
+                    let _ = error;
+                }
+                #[cfg(unix)]
+                4 => assert_eq!(event.result.unwrap_err().raw_os_error(), Some(libc::ENOENT)),
+                _ => assert_eq!(event.result.unwrap(), times),
+            }
+            let Op::Custom(back) = event.request.op else { panic!("it was one") };
+            let back = back.downcast::<fn() -> io::Result<usize>>().unwrap_err().downcast::<Runs>().unwrap();
+            assert_eq!(back.count.get(), times as u32);
+            assert_ne!(back.by.unwrap(), thread::current().id());
+            custom = Custom::new(*back);
+        }
+        let mut calls = 0;
+        let closure = move || {
+            calls += 1;
+            Ok(calls)
+        };
+        let event = run(&context, Request::custom(closure));
+        assert_eq!(event.result.unwrap(), 1);
+        assert_eq!(run(&context, event.request).result.unwrap(), 2);
+    }
+}
+
+#[test]
+fn custom_operations_come_back_from_who_runs_no_code_of_others() {
+    fn not_run(context: &Context<impl Backend>) {
+        let event = run(context, Request::custom(|| Ok(1)).with_user_data(4));
+        let error = event.result.unwrap_err();
+        #[cfg(unix)]
+        assert_eq!(error.kind(), io::ErrorKind::Unsupported);
+        let _ = error;
+        let Op::Custom(mut custom) = event.request.op else { panic!("it was one") };
+        assert_eq!((custom.run().unwrap(), event.request.user_data), (1, 4));
+    }
+    not_run(&Context::new(1, Null).unwrap());
+    not_run(&Context::new(1, Zero).unwrap());
 }
 
 #[test]

@@ -57,6 +57,7 @@ mod buffer;
 mod cancellable;
 mod completion;
 mod context;
+mod custom;
 mod destroy;
 mod error;
 mod file;
@@ -77,6 +78,7 @@ pub use buffer::{Buffer, BufferMut, IoBuf, IoBufMut, RawBuffer};
 pub use cancellable::Cancellable;
 pub use completion::{Completion, Finished};
 pub use context::{Context, MAX_CAPACITY, MAX_LANES};
+pub use custom::{Custom, Operation};
 pub use destroy::Destroying;
 pub use error::{
     Argument, BatchError, CancelError, CreateError, DestroyError, GetEventsError, InFlight, Reason,

@@ -1,6 +1,6 @@
 //! What is asked for, and what came of it: [`Request`], [`Op`], [`Event`].
 
-use super::{Argument, Buffer, BufferMut, FileRef, IoBuf, Readiness, RequestId};
+use super::{Argument, Buffer, BufferMut, Custom, FileRef, IoBuf, Operation, Readiness, RequestId};
 use std::io;
 use std::ops::Deref;
 
@@ -11,7 +11,8 @@ pub const MAX_SEGMENTS: usize = 1024;
 /// handed over.
 ///
 /// It comes back whole, in an [`Event`] or in an error, and can be submitted again. Making one neither waits
-/// nor allocates, but for what [`FileRef`] and [`IoBuf`] say of their kinds and for vectors of buffers.
+/// nor allocates, but for what [`FileRef`] and [`IoBuf`] say of their kinds, for vectors of buffers and for
+/// boxed operations.
 ///
 /// There is an `unsafe` form of files and buffers, for those who keep descriptors and memory valid
 /// themselves: [`FileRef::borrowed`], [`Buffer::from_raw_parts`], [`BufferMut::from_raw_parts`].
@@ -101,6 +102,9 @@ pub enum Op {
         /// For any of these. Errors and the end of a connection are reported without being asked for.
         interest: Readiness,
     },
+    /// An operation of the user's own. Only some backends carry it out; the others refuse it, or their events say
+    /// `EOPNOTSUPP`.
+    Custom(Custom),
 }
 
 impl Request {
@@ -157,6 +161,11 @@ impl Request {
         Self::new(Op::Poll { file: file.into(), interest })
     }
 
+    /// [`Op::Custom`].
+    pub fn custom(operation: impl Operation) -> Self {
+        Self::new(Op::Custom(Custom::new(operation)))
+    }
+
     /// The same request with this user data.
     pub fn with_user_data(mut self, user_data: u64) -> Self {
         self.user_data = user_data;
@@ -203,7 +212,7 @@ impl Request {
             Op::Write { buf, offset, .. } => (1, buf.len() as u64, *offset),
             Op::ReadV { bufs, offset, .. } => (bufs.len(), total(bufs), *offset),
             Op::WriteV { bufs, offset, .. } => (bufs.len(), total(bufs), *offset),
-            Op::Nop | Op::Fsync { .. } | Op::Fdatasync { .. } | Op::Poll { .. } => {
+            Op::Nop | Op::Fsync { .. } | Op::Fdatasync { .. } | Op::Poll { .. } | Op::Custom(_) => {
                 return Ok(());
             }
         };

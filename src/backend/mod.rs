@@ -5,7 +5,7 @@
 //! |---|---|---|
 //! | [`Null`] | nothing, like `/dev/null` | in the submitter |
 //! | [`Zero`] | nothing, like `/dev/zero` | in the submitter |
-//! | [`Threads`] | real I/O on any file | what is cached in the submitter, the rest on a pool |
+//! | [`Threads`] | real I/O on any file, polls, operations of the user's own | what is cached in the submitter, the rest on a pool |
 
 mod null;
 mod threads;

@@ -6,7 +6,7 @@ use crate::aio::{Backend, Completion, Op, Readiness, Submitted};
 use std::io;
 
 /// Behaves like `/dev/null`: reads find the end of the file, writes succeed and go nowhere, polls find it
-/// readable and writable. Wait-free.
+/// readable and writable. Custom operations are not run: their events say `EOPNOTSUPP`. Wait-free.
 ///
 /// ```
 /// use ioctx::{Context, Request, backend::Null};
@@ -57,6 +57,15 @@ fn done(op: &Op) -> io::Result<usize> {
         Op::Poll { interest, .. } => {
             Ok((*interest & (Readiness::READABLE | Readiness::WRITABLE)).bits().into())
         }
+        Op::Custom(_) => Err(unsupported()),
         _ => Ok(0),
     }
+}
+
+#[cold]
+fn unsupported() -> io::Error {
+    #[cfg(unix)]
+    return rustix::io::Errno::OPNOTSUPP.into();
+    #[cfg(not(unix))]
+    return io::ErrorKind::Unsupported.into();
 }

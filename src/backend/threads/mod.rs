@@ -13,8 +13,9 @@ use std::io;
 /// On Linux a read whose data is in the page cache is done by its submitter, without the pool
 /// (`RWF_NOWAIT`), and so is, on Unix, a poll of what is ready; everything else is queued. Submitting blocks
 /// on the queue's mutex, for a few instructions. Requests are taken in order, but complete in any. One
-/// thread is busy with one request until the system call returns: a read or a poll
-/// of an empty pipe holds its thread until somebody writes.
+/// thread is busy with one request until the system call or the custom operation returns: a read or a poll
+/// of an empty pipe holds its thread until somebody writes. A custom operation that panics ends with an
+/// error, and its thread goes on.
 ///
 /// A request that no thread has begun can be cancelled, one that runs cannot.
 ///
@@ -100,7 +101,8 @@ impl Drop for Threads {
         self.queue.state.lock().closed = true;
         self.queue.filled.notify_all();
         for worker in self.workers.drain(..) {
-            // A worker runs no code of others and does not panic; if it did, there is nobody to tell.
+            // A worker does not panic: `Custom` stops what panics in its users' code. If one did,
+            // there is nobody to tell.
             let _ = worker.join();
         }
     }

@@ -15,6 +15,7 @@ pub(super) fn execute(request: &mut Request) -> io::Result<usize> {
         Op::Fsync { file } => file.with_file(|file| retry(|| file.sync_all())).map(|()| 0),
         Op::Fdatasync { file } => file.with_file(|file| retry(|| file.sync_data())).map(|()| 0),
         Op::Poll { file, interest } => poll::wait(file, *interest),
+        Op::Custom(custom) => custom.run(),
     }
 }
 
@@ -28,7 +29,9 @@ pub(super) fn try_cached(request: &mut Request) -> Option<io::Result<usize>> {
         }
         Op::ReadV { file, bufs, offset } => file.with_file(|file| os::read_cached(file, bufs, *offset)),
         Op::Poll { file, interest } => poll::look(file, *interest),
-        Op::Write { .. } | Op::WriteV { .. } | Op::Fsync { .. } | Op::Fdatasync { .. } => None,
+        Op::Write { .. } | Op::WriteV { .. } | Op::Fsync { .. } | Op::Fdatasync { .. } | Op::Custom(_) => {
+            None
+        }
     }
 }
 
