@@ -2,9 +2,10 @@
 
 /// The name of one request: its slot, and which of the requests in that slot is meant.
 ///
-/// Plain data: it keeps nothing alive, and proves nothing. One that is out of date, of another context or made up
-/// finds no request, rather than the wrong one. A slot's generations begin again after 2⁴⁴ requests; those of contexts
-/// that live at the same time begin far apart, billions of requests even for a thousand contexts.
+/// Plain data: it keeps nothing alive, and proves nothing. One that is out of date or of another context finds no
+/// request, rather than the wrong one; one that was made up finds none, unless it was guessed. A slot's generations
+/// begin again after 2⁴⁴ requests; those of contexts that live at the same time begin far apart, billions of requests
+/// even for a thousand contexts.
 ///
 /// # Examples
 ///

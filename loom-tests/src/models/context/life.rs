@@ -1,34 +1,11 @@
-//! The whole context on the null backend, and on one that completes on another thread.
+//! Submitting, completing, reading and destroying.
 
+use super::{Held, Later, nop, rest};
 use crate::harness::{Model, nothing};
-use ioctx::aio::{Backend, Completion, Context, GetEventsError, Handle, Reason, Request, Submitted, Table};
+use ioctx::aio::{Context, Reason};
 use ioctx::backend::Null;
 use ioctx::sync::model::set_cpu;
-use ioctx::sync::{Arc, Mutex, hint, thread};
-
-/// Keeps requests until somebody completes them.
-#[derive(Default)]
-struct Held(Mutex<Vec<Completion>>);
-
-struct Later(Arc<Held>);
-
-impl Backend for Later {
-    fn submit(&self, work: Completion) -> Submitted {
-        self.0.0.lock().push(work);
-        Submitted::Queued
-    }
-}
-
-fn nop(user_data: u64) -> Request {
-    Request::nop().with_user_data(user_data)
-}
-
-/// Reads everything that is left after the context was destroyed.
-fn rest<B: Backend>(context: &Context<B>) -> Vec<u64> {
-    let mut events = Vec::new();
-    while context.get_events(1, 8, None, &mut events) != Err(GetEventsError::Dying) {}
-    events.iter().map(|event| event.request.user_data).collect()
-}
+use ioctx::sync::{Arc, hint, thread};
 
 pub(super) fn models() -> Vec<Model> {
     vec![
@@ -36,7 +13,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "context.submit_destroy",
             checks: "a submit against a destroy: the request is done or comes back, and nothing leaks",
             bound: None,
-            least: 992,
+            least: 7230,
             body: || {
                 let context = Arc::new(Context::new(1, Null).unwrap());
                 let theirs = Arc::clone(&context);
@@ -102,7 +79,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "context.complete_elsewhere",
             checks: "a completion on another thread against the drop of the context: its last act is its reference",
             bound: None,
-            least: 3300,
+            least: 34_013,
             body: || {
                 let held = Arc::new(Held::default());
                 let context = Context::new(1, Later(Arc::clone(&held))).unwrap();
@@ -195,7 +172,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "context.two_readers",
             checks: "two readers that sleep and two events: each is handed one, by publisher or by the other reader",
             bound: Some(2),
-            least: 9503,
+            least: 6836,
             body: || {
                 let context = Arc::new(Context::new(2, Null).unwrap());
                 let readers = [0, 1].map(|cpu| {
@@ -211,63 +188,6 @@ pub(super) fn models() -> Vec<Model> {
                 assert_eq!(context.submit_batch(&mut batch).unwrap(), 2);
                 let got = readers.map(|reader| reader.join().unwrap());
                 assert_eq!(got[0] + got[1], 3);
-            },
-            after: nothing,
-        },
-        Model {
-            name: "aio.table_get_remove",
-            checks: "a look-up against the removal: the context is used whole, or not found; it is taken out after its users",
-            bound: Some(3),
-            least: 1151,
-            body: || {
-                let table = Arc::new(Table::new(1).unwrap());
-                let handle = table.insert(Context::new(1, Null).unwrap()).unwrap();
-                let theirs = Arc::clone(&table);
-                let thread = thread::spawn(move || {
-                    set_cpu(1);
-                    theirs.get(handle).is_some_and(|context| context.submit(nop(7)).is_ok())
-                });
-                let context = table.remove(handle).unwrap();
-                let submitted = thread.join().unwrap();
-                assert_eq!(rest(&context), if submitted { vec![7] } else { vec![] });
-                assert!(table.get(handle).is_none());
-            },
-            after: nothing,
-        },
-        Model {
-            name: "aio.table_insert_guess",
-            checks: "a look-up and a removal by a guessed handle against the insertion: nothing is found half made",
-            bound: Some(3),
-            least: 1643,
-            body: || {
-                let table = Arc::new(Table::new(1).unwrap());
-                let guess = Handle::from_raw(1 << 32);
-                let [user, remover] = [Arc::clone(&table), Arc::clone(&table)];
-                let user =
-                    thread::spawn(move || user.get(guess).is_some_and(|context| context.capacity() == 1));
-                let remover = thread::spawn(move || remover.remove(guess).is_some());
-                assert_eq!(table.insert(Context::new(1, Null).unwrap()).unwrap(), guess);
-                user.join().unwrap();
-                let removed = remover.join().unwrap();
-                assert_eq!(table.get(guess).is_none(), removed);
-            },
-            after: nothing,
-        },
-        Model {
-            name: "aio.table_remove_remove",
-            checks: "two removers: one gets the context; the place is used again under another name",
-            bound: Some(3),
-            least: 72,
-            body: || {
-                let table = Arc::new(Table::new(1).unwrap());
-                let handle = table.insert(Context::new(1, Null).unwrap()).unwrap();
-                let theirs = Arc::clone(&table);
-                let thread = thread::spawn(move || theirs.remove(handle).is_some());
-                let mine = table.remove(handle).is_some();
-                assert!(thread.join().unwrap() != mine, "one remover");
-                let next = table.insert(Context::new(1, Null).unwrap()).unwrap();
-                assert_ne!(next, handle);
-                assert!(table.get(handle).is_none() && table.get(next).is_some());
             },
             after: nothing,
         },
