@@ -25,9 +25,9 @@
 //!
 //! # Signal handlers
 //!
-//! They may use a [`Ring`], whose `try_` forms find it `Busy`, or read, at worst. What waits for other publishers, as
-//! [`CompletionQueue::publish`], [`ReservedRing::publish`] and [`Ring::close`] do, would wait for ever for the thread
-//! that the handler interrupted.
+//! They may publish to a [`Ring`] by its `try_` forms, which at worst are refused as [`Refused::Busy`]. What waits for
+//! other publishers, as [`CompletionQueue::publish`], [`ReservedRing::publish`] and [`Ring::close`] do, would wait for
+//! ever for the thread that the handler interrupted.
 //!
 //! # Programs outside
 //!
