@@ -31,9 +31,28 @@ impl Backend for Desk {
     }
 }
 
-fn desk(capacity: u32) -> (Context<Desk>, Desk) {
+/// The test's side of a desk. Dropped, it clears the desk, so that a test that fails ends.
+struct Ours(Desk);
+
+impl std::ops::Deref for Ours {
+    type Target = Desk;
+
+    fn deref(&self) -> &Desk {
+        &self.0
+    }
+}
+
+impl Drop for Ours {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.runs.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clear();
+        }
+    }
+}
+
+fn desk(capacity: u32) -> (Context<Desk>, Ours) {
     let desk = Desk::default();
-    (Context::new(capacity, desk.clone()).unwrap(), desk)
+    (Context::new(capacity, desk.clone()).unwrap(), Ours(desk))
 }
 
 fn nop(user_data: u64) -> Request {

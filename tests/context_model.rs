@@ -48,6 +48,13 @@ struct Walk {
     destroyed: bool,
 }
 
+impl Drop for Walk {
+    /// Nothing that runs is left to hold the context up; what is aside is cancelled by its drop.
+    fn drop(&mut self) {
+        self.desk.runs.lock().unwrap().clear();
+    }
+}
+
 impl Walk {
     fn count(&self, which: impl Fn(State) -> bool) -> usize {
         self.states.iter().filter(|state| which(**state)).count()
@@ -215,7 +222,5 @@ proptest! {
             }?;
             prop_assert_eq!(walk.context.outstanding() as usize, walk.count(|state| state != Read));
         }
-        // Nothing that runs is left to hold the context up; what is aside is cancelled by its drop.
-        walk.desk.runs.lock().unwrap().clear();
     }
 }

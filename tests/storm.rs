@@ -1,5 +1,5 @@
-//! A backend that misbehaves as far as its contract allows, by a seed, under submitters, cancellers and readers until it
-//! is destroyed: nothing is lost, nothing comes twice. `IOCTX_STRESS_SECONDS` makes it run longer.
+//! A backend that misbehaves as far as its contract allows, by a seed, under submitters, cancellers and readers until
+//! its context is destroyed: nothing is lost, nothing comes twice. `IOCTX_STRESS_SECONDS` makes it run longer.
 
 use ioctx::aio::{
     Backend, Cancellable, Completion, Context, DestroyError, Event, GetEventsError, Request, RequestId,

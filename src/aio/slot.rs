@@ -17,7 +17,7 @@ use std::mem::MaybeUninit;
 ///
 /// | phase | whose the request is | next |
 /// |---|---|---|
-/// | `FINISHED` | nobody's yet, or the event's: its reader's | `OWNED` under the next generation, when it is submitted |
+/// | `FINISHED` | nobody's yet, or its event's | `OWNED` under the next generation, by a submitter |
 /// | `OWNED` | the `Completion`'s | `OFFERED`, `FINISHED` |
 /// | `OFFERED` | whoever claims it first: the `Cancellable`'s holder, or a canceller | `OWNED` |
 ///
@@ -133,7 +133,7 @@ impl Slot {
     /// Takes the request, if it is on offer; says what else has become of it.
     pub(super) fn claim(&self, id: RequestId) -> Result<(), CancelError> {
         let (offered, owned) = (id.generation() | OFFERED, id.generation() | OWNED);
-        // Acquire: pairs with `offer`, for a canceller: the claimer has been handed the token. Relaxed: nothing is done.
+        // Acquire: pairs with `offer`. Relaxed: nothing is done.
         match self.word.compare_exchange(offered, owned, mo!("aio.slot.claim", Acquire), Relaxed) {
             Ok(_) => Ok(()),
             Err(now) if now == owned => Err(CancelError::Running),

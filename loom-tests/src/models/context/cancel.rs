@@ -2,12 +2,31 @@
 
 use super::{Aside, Held, Later, Queue, events, nop, rest};
 use crate::harness::{Model, nothing};
-use ioctx::aio::{CancelError, Context};
+use ioctx::aio::{Backend, CancelError, Cancellable, Completion, Context, RequestId, Submitted};
+use ioctx::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use ioctx::sync::model::set_cpu;
 use ioctx::sync::{Arc, thread};
 
+/// Hands tokens over by means that order nothing, as far as a model can see: the lock is not one of its own. Cancellers
+/// come as unordered, but see what they cancel only behind a fence, which loom orders after the owner's.
+#[derive(Default)]
+struct Smuggler {
+    tokens: std::sync::Mutex<Vec<Cancellable>>,
+    there: AtomicBool,
+}
+
+impl Backend for Smuggler {
+    fn submit(&self, work: Completion) -> Submitted {
+        let token = work.cancellable();
+        self.tokens.lock().unwrap().push(token);
+        // Relaxed: see above.
+        self.there.store(true, Relaxed);
+        Submitted::Queued
+    }
+}
+
 /// A context for one request, its queue, and the request in it.
-fn queued() -> (Arc<Context<Queue>>, Arc<Aside>, ioctx::aio::RequestId) {
+fn queued() -> (Arc<Context<Queue>>, Arc<Aside>, RequestId) {
     let aside = Arc::new(Aside::default());
     let context = Arc::new(Context::new(1, Queue(Arc::clone(&aside))).unwrap());
     let id = context.submit(nop(7)).unwrap();
@@ -60,6 +79,27 @@ pub(super) fn models() -> Vec<Model> {
                 assert_eq!(outcome(&context), 7);
                 assert!(mine.is_ok() != thread.join().unwrap().is_ok());
                 assert_eq!(context.outstanding(), 0);
+            },
+            after: nothing,
+        },
+        Model {
+            name: "context.claim_offer",
+            checks: "aio.slot.offer against aio.slot.claim: who claims has the request whole, however it came to know of it",
+            bound: None,
+            least: 6,
+            body: || {
+                let context = Arc::new(Context::new(1, Smuggler::default()).unwrap());
+                let theirs = Arc::clone(&context);
+                let thread = thread::spawn(move || {
+                    set_cpu(1);
+                    theirs.submit(nop(7)).unwrap();
+                });
+                // Relaxed: see `Smuggler`.
+                if context.backend().there.load(Relaxed) {
+                    let token = context.backend().tokens.lock().unwrap().pop().unwrap();
+                    assert_eq!(token.claim().unwrap().request().user_data, 7);
+                }
+                thread.join().unwrap();
             },
             after: nothing,
         },

@@ -94,6 +94,32 @@ pub(super) fn models() -> Vec<Model> {
             after: nothing,
         },
         Model {
+            name: "context.destroy_names_next",
+            checks: "a report against a submitter who has executed no fence since the request before was finished",
+            bound: Some(2),
+            least: 3317,
+            body: || {
+                let held = Arc::new(Held::default());
+                let context = Arc::new(Context::new(1, FirstAtOnce(Later(Arc::clone(&held)))).unwrap());
+                let theirs = Arc::clone(&context);
+                let reporter = thread::spawn(move || theirs.wait_destroyed(Some(Instant::now())));
+                let first = context.submit(nop(1)).unwrap();
+                events(&context, 1);
+                let theirs = Arc::clone(&context);
+                let submitter = thread::spawn(move || {
+                    set_cpu(1);
+                    theirs.submit(nop(2)).unwrap()
+                });
+                let second = submitter.join().unwrap();
+                let Err(DestroyError::TimedOut { named, .. }) = reporter.join().unwrap() else { panic!() };
+                for request in named {
+                    assert_eq!(request.id, if request.user_data == 1 { first } else { second });
+                }
+                held.0.lock().clear();
+            },
+            after: nothing,
+        },
+        Model {
             name: "context.destroy_destroy",
             checks: "two destroyers and a completion: one wins, both find the end",
             bound: Some(2),
