@@ -49,9 +49,12 @@ struct Walk {
 }
 
 impl Drop for Walk {
-    /// Nothing that runs is left to hold the context up; what is aside is cancelled by its drop.
+    /// Nothing that runs is left to hold the context up; what is aside is cancelled by its drop, if all is well.
     fn drop(&mut self) {
         self.desk.runs.lock().unwrap().clear();
+        if std::thread::panicking() {
+            self.desk.aside.lock().unwrap().clear();
+        }
     }
 }
 
