@@ -165,8 +165,8 @@ impl Events {
 
     #[inline]
     fn push(&mut self, shared: NonNull<Shared>, finished: Finished) {
-        // What is not of this context publishes itself.
-        if finished.is_of(shared) {
+        // What is not for readers of this context publishes itself.
+        if finished.is_for_readers_of(shared) {
             self.events[self.ready].write(finished.into_event());
             self.ready += 1;
             if self.ready == TOGETHER {

@@ -4,8 +4,9 @@ use super::id::RequestId;
 use super::shared::Shared;
 use super::{Cancellable, Request};
 use crate::ring;
+use std::mem::{self, ManuallyDrop};
 use std::ptr::NonNull;
-use std::{fmt, io, mem};
+use std::{fmt, io};
 
 /// What a dropped completion reports, and what is reported for an error that is not the system's.
 #[cfg(unix)]
@@ -82,7 +83,8 @@ impl Completion {
         unsafe { &mut *self.shared().slot(self.id.tag()).request_mut() }
     }
 
-    /// Completes the request: publishes its event and wakes who waits for it. An error that does not carry
+    /// Completes the request: publishes its event, or hands it to its [future](super::Started), and wakes who waits for
+    /// it. An error that does not carry
     /// the system's number is reported as `EIO`.
     pub fn complete(self, result: io::Result<usize>) {
         drop(self.finish(result));
@@ -128,7 +130,7 @@ impl fmt::Debug for Completion {
     }
 }
 
-/// A request whose result is settled. Dropping it publishes the event.
+/// A request whose result is settled. Dropping it publishes the event, or hands it to the request's future.
 pub struct Finished {
     /// As in `Completion`.
     shared: NonNull<Shared>,
@@ -152,13 +154,13 @@ impl Finished {
         Self { shared, id, res }
     }
 
-    /// Whether this is a request of that context.
+    /// Whether its event goes to the readers of that context.
     #[inline(always)]
-    pub(super) fn is_of(&self, shared: NonNull<Shared>) -> bool {
-        self.shared == shared
+    pub(super) fn is_for_readers_of(&self, shared: NonNull<Shared>) -> bool {
+        self.shared == shared && !self.id.is_awaited()
     }
 
-    /// The event to publish, and with it the duty to publish it and then to release the request's reference.
+    /// The event to publish for readers, and with it the duty to publish it and then to release the request's reference.
     #[inline(always)]
     pub(super) fn into_event(self) -> ring::Event {
         let event = self.event();
@@ -169,9 +171,24 @@ impl Finished {
     /// What its `drop` does.
     #[inline(always)]
     pub(super) fn publish(self) {
-        let shared = self.shared;
-        // SAFETY: the duty is ours now: as in `drop`.
-        unsafe { Shared::publish_one(shared, self.into_event()) };
+        let this = ManuallyDrop::new(self);
+        // SAFETY: ours, and given up.
+        unsafe { this.hand_over() };
+    }
+
+    /// # Safety
+    ///
+    /// 1. The duty to publish is passed on.
+    #[inline(always)]
+    unsafe fn hand_over(&self) {
+        // SAFETY: with it come slot, tag and the request's reference, which is put as the last act. 2. by its name.
+        unsafe {
+            if self.id.is_awaited() {
+                Shared::deliver(self.shared, self.id, self.res);
+            } else {
+                Shared::publish_one(self.shared, self.event());
+            }
+        }
     }
 
     #[inline(always)]
@@ -182,8 +199,8 @@ impl Finished {
 
 impl Drop for Finished {
     fn drop(&mut self) {
-        // SAFETY: we hold the request's reference, which `publish` puts as its last act.
-        unsafe { Shared::publish_one(self.shared, self.event()) };
+        // SAFETY: given up.
+        unsafe { self.hand_over() };
     }
 }
 

@@ -188,7 +188,7 @@ impl<B: Backend> Context<B> {
 
     /// A tag, and a reference of `reqs` for it.
     #[inline(always)]
-    fn place(&self) -> Result<u32, Reason> {
+    pub(super) fn place(&self) -> Result<u32, Reason> {
         let shared = self.shared();
         // Put by the completer, in `Shared::publish`; in `accept` if the request goes no further.
         if !shared.reqs.try_get_live() {
@@ -220,14 +220,37 @@ impl<B: Backend> Context<B> {
         request: *mut Request,
         done: impl FnOnce(Finished),
     ) -> Result<RequestId, Reason> {
-        let shared = self.shared();
-        let slot = shared.slot(tag);
         // SAFETY: 1. by 1., and nobody left anything in its slot. 2. by 2. and 3.
-        let id = RequestId::new(unsafe { slot.fill(request) }, tag);
-        // SAFETY: 1. passed on from 1. 2. just filled.
+        let id = RequestId::new(unsafe { self.shared().slot(tag).fill(request, 0) }, tag);
+        // SAFETY: 1. by 1., and just filled. 2. by 3.
+        unsafe { self.hand_over(id, request, done, || ()) }?;
+        Ok(id)
+    }
+
+    /// Gives the request in the slot of `id` to the backend, with `done` as for [`accept`](Self::accept). On an error
+    /// it is moved to `request`, and the tag is put, after `back` was called.
+    ///
+    /// # Safety
+    ///
+    /// 1. The caller owns the tag of `id`, whose slot is filled under this name, and one of the `reqs` references, and
+    ///    passes them on.
+    /// 2. `request` is valid for one. Unless this returns an error, what is there is not used any more; also if this
+    ///    panics.
+    #[inline(always)]
+    pub(super) unsafe fn hand_over(
+        &self,
+        id: RequestId,
+        request: *mut Request,
+        done: impl FnOnce(Finished),
+        back: impl FnOnce(),
+    ) -> Result<(), Reason> {
+        // SAFETY: 1. and 2. by 1.
         match self.backend.submit(unsafe { Completion::new(self.shared, id) }) {
             Submitted::Refused(work, error) if work.is(self.shared, id) => {
                 work.into_parts();
+                back();
+                let shared = self.shared();
+                let slot = shared.slot(id.tag());
                 slot.finish(id);
                 // What is in the slot, unchanged by the backend or not, is what the caller gets back.
                 //
@@ -235,7 +258,7 @@ impl<B: Backend> Context<B> {
                 // place is free, and not shared.
                 unsafe {
                     request.copy_from_nonoverlapping(slot.request(), 1);
-                    shared.tags.put_raw(tag);
+                    shared.tags.put_raw(id.tag());
                     Shared::release(self.shared, 1);
                 }
                 return Err(Reason::Refused(error));
@@ -244,7 +267,7 @@ impl<B: Backend> Context<B> {
             // Somebody else's completion, against the contract: dropped, it completes; ours is still out.
             other => drop(other),
         }
-        Ok(id)
+        Ok(())
     }
 }
 

@@ -4,7 +4,7 @@
 ///
 /// Plain data: it keeps nothing alive, and proves nothing. One that is out of date or of another context finds no
 /// request, rather than the wrong one; one that was made up finds none, unless it was guessed. A slot's generations
-/// begin again after 2⁴⁴ requests; those of contexts that live at the same time begin far apart, billions of requests
+/// begin again after 2⁴³ requests; those of contexts that live at the same time begin far apart, billions of requests
 /// even for a thousand contexts.
 ///
 /// # Examples
@@ -23,6 +23,10 @@ pub struct RequestId(u64);
 
 /// The bits of the tag. In a slot's word they say how far the request is.
 pub(super) const TAG: u64 = (super::MAX_CAPACITY as u64).next_power_of_two() - 1;
+
+/// The bit of requests whose event goes to a future: a part of their name, so that whoever completes one knows it
+/// without a look at its slot.
+pub(super) const AWAITED: u64 = TAG + 1;
 
 impl RequestId {
     /// As a number, never 0.
@@ -51,5 +55,11 @@ impl RequestId {
     #[inline(always)]
     pub(super) fn generation(self) -> u64 {
         self.0 & !TAG
+    }
+
+    /// Whether the event goes to a future.
+    #[inline(always)]
+    pub(super) fn is_awaited(self) -> bool {
+        self.0 & AWAITED != 0
     }
 }

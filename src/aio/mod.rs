@@ -32,7 +32,7 @@
 //!
 //! # Orderings
 //!
-//! All are those of the parts, but for the word of a request's slot and the place of a context in a [`Table`]:
+//! All are those of the parts, but for the words of a request's slot and the place of a context in a [`Table`]:
 //!
 //! | site | ordering | partner | what for |
 //! |---|---|---|---|
@@ -44,6 +44,13 @@
 //! | `aio.slot.look_user_data` | `Acquire` | `aio.slot.user_data` | as above |
 //! | `aio.cancel.offered` | `SeqCst` fence | `aio.cancel.dying` | a request put on offer is found by the destroyer, or its owner finds that the context is being destroyed |
 //! | `aio.cancel.dying` | `SeqCst` fence | `aio.cancel.offered` | as above |
+//! | `aio.delivery.done` | `Release` | `aio.delivery.look` | the result, and what was done to the request, to the future |
+//! | `aio.delivery.done_waking` | `AcqRel` | `aio.delivery.look`, `aio.delivery.leave` | both as `done` and as `see_gone` |
+//! | `aio.delivery.look` | `Acquire` | `aio.delivery.done`, `aio.delivery.done_waking` | as there; the next user of the slot comes after a completer that used the waker's cell |
+//! | `aio.delivery.wait` | `Release` | `aio.delivery.take_waker` | the waker, to who calls it |
+//! | `aio.delivery.take_waker` | `Acquire` | `aio.delivery.wait` | as above |
+//! | `aio.delivery.leave` | `Release` | `aio.delivery.see_gone`, `aio.delivery.done_waking` | the next user of the slot comes after a future that used the waker's cell |
+//! | `aio.delivery.see_gone` | `Acquire` | `aio.delivery.leave` | as above |
 //! | `aio.table.put` | `Release` | `aio.table.get`, `aio.table.take` | an entry is found only whole |
 //! | `aio.table.get` | `Acquire` | `aio.table.put` | as above |
 //! | `aio.table.take` | `Acquire` | `aio.table.put` | as above |
@@ -58,9 +65,11 @@ mod cancellable;
 mod completion;
 mod context;
 mod custom;
+mod delivery;
 mod destroy;
 mod error;
 mod file;
+mod future;
 mod id;
 mod readiness;
 mod reap;
@@ -85,6 +94,7 @@ pub use error::{
     SubmitError,
 };
 pub use file::FileRef;
+pub use future::Started;
 pub use id::RequestId;
 pub use readiness::Readiness;
 pub use request::{Event, MAX_SEGMENTS, Op, Request};

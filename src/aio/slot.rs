@@ -1,13 +1,14 @@
 //! Where a request stays while it is in flight, and the word that says how far it is: [`Slot`].
 
+use super::delivery::Delivery;
 use super::error::InFlight;
-use super::id::{RequestId, TAG};
+use super::id::{AWAITED, RequestId, TAG};
 use super::{CancelError, Request};
 use crate::percpu::CachePadded;
 use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use crate::sync::cell::UnsafeCell;
 use crate::sync::{MODELLED, mo, unique};
-use std::mem::MaybeUninit;
+use std::mem::{MaybeUninit, offset_of};
 
 /// One request's own lines.
 ///
@@ -23,6 +24,7 @@ use std::mem::MaybeUninit;
 ///
 /// Whoever has the request changes the word by a plain store. Only out of `OFFERED` several may want to: that is a
 /// compare-exchange of the whole word, so that one who comes late, with an older generation, changes nothing.
+#[repr(C)]
 pub(super) struct Slot {
     word: AtomicU64,
     /// The user data as it was submitted, for reports: the request itself may be read by its owner only.
@@ -32,16 +34,19 @@ pub(super) struct Slot {
     /// Touched only by whose the request is. It goes from submitter to completer with the `Completion`, through
     /// `OFFERED` to whoever claims it, and from completer to reader through the ring.
     request: UnsafeCell<MaybeUninit<Request>>,
+    /// On the neighbour line: used only by requests with a future.
+    delivery: Delivery,
 }
 
 const FINISHED: u64 = 0;
 const OWNED: u64 = 1;
 const OFFERED: u64 = 2;
 /// From one generation to the next.
-const NEXT: u64 = TAG + 1;
+const NEXT: u64 = AWAITED << 1;
 
 // A line and its neighbour, which processors like to fetch together.
 const _: () = assert!(MODELLED || size_of::<CachePadded<Slot>>() == 128);
+const _: () = assert!(MODELLED || offset_of!(Slot, delivery) >= 64);
 
 impl Slot {
     /// The generation that a context's slots start with: those of any number of contexts lie far apart, by the golden
@@ -56,19 +61,27 @@ impl Slot {
             word: AtomicU64::new(generation | FINISHED),
             user_data: AtomicU64::new(0),
             request: UnsafeCell::new(MaybeUninit::uninit()),
+            delivery: Delivery::new(),
         }
     }
 
-    /// Moves the request at `from` in. Returns its generation.
+    /// What is between the request's completer and its future.
+    #[inline]
+    pub(super) fn delivery(&self) -> &Delivery {
+        &self.delivery
+    }
+
+    /// Moves the request at `from` in. Returns its generation, which is [`AWAITED`] if `awaited` is, and not if that is
+    /// 0.
     ///
     /// # Safety
     ///
     /// 1. The caller owns the slot's tag, and the slot is empty.
     /// 2. `from` holds a request, which is not used there any more.
     #[inline(always)]
-    pub(super) unsafe fn fill(&self, from: *const Request) -> u64 {
+    pub(super) unsafe fn fill(&self, from: *const Request, awaited: u64) -> u64 {
         // Relaxed: whoever wrote it last has handed the tag over.
-        let generation = self.word.load(Relaxed).wrapping_add(NEXT) & !TAG;
+        let generation = (self.word.load(Relaxed) & !(TAG | AWAITED)).wrapping_add(NEXT) | awaited;
         // SAFETY: valid by 2.
         let user_data = unsafe { (*from).user_data };
         // Release: pairs with the second load in `in_flight`: that the one before is finished.

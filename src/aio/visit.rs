@@ -20,6 +20,16 @@ pub struct Visited<'a> {
     res: i64,
 }
 
+impl<'a> Visited<'a> {
+    /// # Safety
+    ///
+    /// 1. The caller owns the tag of `id` and its slot, which is filled, and passes both on.
+    #[inline]
+    pub(super) unsafe fn new(shared: &'a Shared, id: RequestId, res: i64) -> Self {
+        Self { shared, id, res }
+    }
+}
+
 impl Visited<'_> {
     /// What [`submit`](super::Context::submit) has returned.
     pub fn id(&self) -> RequestId {
@@ -111,7 +121,8 @@ impl<'a> Hand<'a> {
         let place = self.left.next()?;
         // SAFETY: in the range, so written.
         let event = unsafe { self.events[place].assume_init() };
-        Some(Visited { shared: self.shared, id: RequestId::from_raw(event.data), res: event.res })
+        // SAFETY: 1. the event has handed them over.
+        Some(unsafe { Visited::new(self.shared, RequestId::from_raw(event.data), event.res) })
     }
 }
 

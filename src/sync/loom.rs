@@ -136,7 +136,7 @@ pub mod hint {
 
 /// Threads.
 pub mod thread {
-    pub use loom::thread::{Builder, JoinHandle, spawn, yield_now};
+    pub use loom::thread::{Builder, JoinHandle, current, spawn, yield_now};
     pub use std::thread::panicking;
 
     /// Time stands still: lets the others run.

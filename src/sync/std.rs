@@ -187,7 +187,7 @@ pub mod hint {
 
 /// Threads.
 pub mod thread {
-    pub use std::thread::{Builder, JoinHandle, panicking, sleep, spawn, yield_now};
+    pub use std::thread::{Builder, JoinHandle, current, panicking, sleep, spawn, yield_now};
 }
 
 pub use std::sync::{Arc, MutexGuard, OnceLock};

@@ -2,6 +2,7 @@
 
 use super::thread::panicking;
 use super::{Arc, Parker};
+use std::any::Any;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::task::Waker;
@@ -42,11 +43,25 @@ impl Woken {
                 }
             }
         }
-        match panic {
-            // A second one while unwinding would abort, and so may dropping it.
-            Some(payload) if panicking() => mem::forget(payload),
-            Some(payload) => resume_unwind(payload),
-            None => {}
+        if let Some(payload) = panic {
+            go_on(payload);
         }
+    }
+}
+
+/// Calls code that is not ours, when nothing of ours is half-changed. If it panics, that goes on, but not while the
+/// thread is unwinding.
+pub(crate) fn call_outside(code: impl FnOnce()) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(code)) {
+        go_on(payload);
+    }
+}
+
+fn go_on(payload: Box<dyn Any + Send>) {
+    if panicking() {
+        // A second panic would abort, and so may dropping its payload.
+        mem::forget(payload);
+    } else {
+        resume_unwind(payload);
     }
 }

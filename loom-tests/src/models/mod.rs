@@ -4,6 +4,7 @@ mod append;
 mod canary;
 mod context;
 mod credits;
+mod futures;
 mod litmus;
 mod owner;
 mod refcount;
@@ -25,6 +26,7 @@ pub(crate) fn all() -> Vec<Model> {
         rings::models(),
         wait::models(),
         context::models(),
+        futures::models(),
         canary::models(),
     ];
     parts.into_iter().flatten().collect()

@@ -3,10 +3,11 @@
 mod sys;
 
 use crate::aio::{Backend, Cancellable, Completion, Submitted};
-use crate::sync::thread::{Builder, JoinHandle};
+use crate::sync::thread::{self, Builder, JoinHandle};
 use crate::sync::{Arc, Condvar, Mutex};
 use std::collections::VecDeque;
-use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::{io, mem};
 
 /// Carries out every operation, on any file, with a fixed number of threads.
 ///
@@ -101,9 +102,13 @@ impl Drop for Threads {
         self.queue.state.lock().closed = true;
         self.queue.filled.notify_all();
         for worker in self.workers.drain(..) {
-            // A worker does not panic: `Custom` stops what panics in its users' code. If one did,
-            // there is nobody to tell.
-            let _ = worker.join();
+            // One of them may be dropping us: a waker that it called was the last to use the context. It ends when it
+            // is back.
+            if worker.thread().id() != thread::current().id() {
+                // A worker does not panic: `Custom` stops what panics in its users' code. If one did,
+                // there is nobody to tell.
+                let _ = worker.join();
+            }
         }
     }
 }
@@ -140,7 +145,11 @@ impl Queue {
                 // Otherwise it was cancelled.
                 if let Some(mut work) = waiting.claim() {
                     let result = sys::execute(work.request_mut());
-                    work.complete(result);
+                    // Wakers of others may panic, and have told of it then.
+                    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| work.complete(result))) {
+                        // Its payload may panic in turn.
+                        mem::forget(panic);
+                    }
                 }
                 state = self.state.lock();
             } else if state.closed {

@@ -12,9 +12,9 @@ use ioctx::sync::{Arc, Mutex};
 
 /// Keeps requests until somebody completes them.
 #[derive(Default)]
-struct Held(Mutex<Vec<Completion>>);
+pub(super) struct Held(pub(super) Mutex<Vec<Completion>>);
 
-struct Later(Arc<Held>);
+pub(super) struct Later(pub(super) Arc<Held>);
 
 impl Backend for Later {
     fn submit(&self, work: Completion) -> Submitted {
@@ -44,7 +44,7 @@ impl Backend for Queue {
     }
 }
 
-fn nop(user_data: u64) -> Request {
+pub(super) fn nop(user_data: u64) -> Request {
     Request::nop().with_user_data(user_data)
 }
 
