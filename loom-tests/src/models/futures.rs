@@ -257,7 +257,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "context.future_last_act",
             checks: "a completion for a polled future against the drop of the context and of the future: its last act is its reference",
             bound: None,
-            least: 1,
+            least: 35_096,
             body: || {
                 let (held, context, mut started) = started();
                 let (woken, waker) = waker();
