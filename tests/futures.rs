@@ -1,8 +1,8 @@
 //! Requests as futures: each event comes to its future, whoever polls, drops, cancels or destroys meanwhile.
 
 use ioctx::aio::{
-    Backend, CancelError, Cancellable, Completion, Context, Event, GetEventsError, Reason, Request, Started,
-    Submitted,
+    Backend, CancelError, Cancellable, Completion, Context, Event, EventStream, GetEventsError, Reason,
+    Request, Started, Submitted,
 };
 use ioctx::backend::{Null, Threads};
 use std::cell::Cell;
@@ -427,4 +427,133 @@ fn a_storm_of_futures_polled_dropped_and_cancelled_at_random() {
     });
     assert_eq!((context.outstanding(), Arc::strong_count(&file)), (0, 1));
     assert_eq!(context.destroy(None), Ok(()));
+}
+
+#[test]
+fn a_stream_ends_with_its_context() {
+    let aside = Aside::default();
+    let context = Arc::new(Context::new(8, aside.clone()).unwrap());
+    let reader = thread::spawn({
+        let context = Arc::clone(&context);
+        move || {
+            block_on(async {
+                let mut seen = Vec::new();
+                let mut events = context.events();
+                while let Some(event) = events.next().await {
+                    seen.push(event.request.user_data);
+                }
+                assert!(events.next().await.is_none());
+                seen
+            })
+        }
+    });
+    for i in 0..500 {
+        while let Err(error) = context.submit(nop(100 + i)) {
+            assert!(matches!(error.reason, Reason::Full));
+            thread::yield_now();
+        }
+        if i % 3 == 0 {
+            aside.begin().into_iter().for_each(|work| work.complete(Ok(0)));
+        }
+    }
+    context.destroy(None).unwrap();
+    let mut seen = reader.join().unwrap();
+    seen.sort_unstable();
+    assert!(seen.into_iter().eq(100..600));
+}
+
+#[test]
+fn streams_share_events_and_hand_wake_ups_on() {
+    let context = Context::new(8, Null).unwrap();
+    let wakers = [counter(), counter(), counter()];
+    let woken = || wakers.each_ref().map(|(counter, _)| counter.0.load(SeqCst));
+    let next = |stream: &mut EventStream<'_>, which: usize| {
+        Pin::new(stream).poll_next(&mut std::task::Context::from_waker(&wakers[which].1))
+    };
+    let [mut first, mut second, mut third] = [context.events(), context.events(), context.events()];
+    assert!(next(&mut first, 0).is_pending() && next(&mut second, 1).is_pending());
+    context.submit(nop(1)).unwrap();
+    assert_eq!(woken(), [1, 0, 0], "one event, one reader");
+    drop(first);
+    assert_eq!(woken(), [1, 1, 0], "who goes without it tells the next");
+    assert!(next(&mut second, 1).is_ready());
+    assert!(next(&mut second, 1).is_pending() && next(&mut third, 2).is_pending());
+    context.submit_batch(&mut vec![nop(2), nop(3)]).unwrap();
+    assert_eq!(woken(), [1, 2, 1], "two events, two readers");
+    assert!(next(&mut third, 2).is_ready() && next(&mut third, 2).is_ready());
+    assert!(next(&mut second, 1).is_pending(), "another was quicker");
+    context.submit(nop(4)).unwrap();
+    assert_eq!(woken(), [1, 3, 1]);
+    assert!(next(&mut second, 1).is_ready());
+}
+
+#[cfg(target_os = "linux")]
+mod eventfd {
+    use super::*;
+    use ioctx::aio::EventFd;
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+    fn readable(fd: &impl std::os::fd::AsFd) -> bool {
+        poll(&mut [PollFd::new(fd, PollFlags::IN)], Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap() == 1
+    }
+
+    #[test]
+    fn becomes_readable_when_enough_is_there() {
+        let context = Context::new(4, Null).unwrap();
+        let mut ready = context.eventfd().unwrap();
+        let mut events = Vec::new();
+        context.submit(nop(1)).unwrap();
+        assert!(!ready.arm(1), "it is there");
+        assert!(!ready.arm(0));
+        assert!(!readable(&ready), "not armed, nobody writes");
+        assert!(ready.arm(3));
+        context.submit(nop(2)).unwrap();
+        assert!(!readable(&ready));
+        context.submit(nop(3)).unwrap();
+        assert!(readable(&ready));
+        ready.clear();
+        assert!(!readable(&ready));
+        assert_eq!(context.get_events(0, 8, None, &mut events), Ok(3));
+        context.submit(nop(4)).unwrap();
+        assert!(!readable(&ready), "once");
+        assert_eq!(context.get_events(0, 8, None, &mut events), Ok(1));
+        assert!(ready.arm(usize::MAX), "as many as there can be");
+        context.submit_batch(&mut (0..4).map(nop).collect()).unwrap();
+        assert!(readable(&ready));
+        ready.clear();
+        assert_eq!(context.get_events(0, 8, None, &mut events), Ok(4));
+        assert!(ready.arm(1));
+        context.destroy(None).unwrap();
+        assert!(readable(&ready), "nothing more will come");
+        assert!(!ready.arm(1));
+    }
+
+    #[test]
+    fn what_it_leaves_is_handed_on() {
+        let leaves: [fn(EventFd<'_>); 4] = [
+            |mut ready| ready.disarm(),
+            |ready| drop(ready),
+            |mut ready| {
+                ready.clear();
+                ready.disarm();
+            },
+            |mut ready| {
+                ready.clear();
+                assert!(!ready.arm(1));
+            },
+        ];
+        for leave in leaves {
+            let context = Context::new(4, Null).unwrap();
+            let mut ready = context.eventfd().unwrap();
+            assert!(ready.arm(1));
+            let (counter, waker) = counter();
+            let mut stream = context.events();
+            let mut task = std::task::Context::from_waker(&waker);
+            assert!(Pin::new(&mut stream).poll_next(&mut task).is_pending());
+            context.submit(nop(1)).unwrap();
+            assert_eq!((readable(&ready), counter.0.load(SeqCst)), (true, 0));
+            leave(ready);
+            assert_eq!(counter.0.load(SeqCst), 1);
+        }
+    }
 }

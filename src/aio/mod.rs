@@ -17,6 +17,12 @@
 //! 6. Destroying refuses new requests, cancels what can be cancelled, waits for the rest, and leaves all events to be
 //!    read. Dropping does the same and waits as long as it takes.
 //!
+//! # For tasks and loops
+//!
+//! A request can be a future, [`Context::start`], and the events a stream, [`Context::events`], under any executor and
+//! driven by whoever completes; `Context::eventfd` (on Linux) is for loops that sleep in `epoll`. None of them needs a
+//! thread of its own.
+//!
 //! # Signals and forks
 //!
 //! Nothing here may be called from a signal handler: it may interrupt the same code in the middle of a
@@ -68,6 +74,8 @@ mod custom;
 mod delivery;
 mod destroy;
 mod error;
+#[cfg(target_os = "linux")]
+mod eventfd;
 mod file;
 mod future;
 mod id;
@@ -78,6 +86,7 @@ mod shared;
 mod slot;
 #[cfg(feature = "stats")]
 mod stats;
+mod stream;
 mod table;
 mod visit;
 
@@ -93,6 +102,8 @@ pub use error::{
     Argument, BatchError, CancelError, CreateError, DestroyError, GetEventsError, InFlight, Reason,
     SubmitError,
 };
+#[cfg(target_os = "linux")]
+pub use eventfd::EventFd;
 pub use file::FileRef;
 pub use future::Started;
 pub use id::RequestId;
@@ -100,5 +111,6 @@ pub use readiness::Readiness;
 pub use request::{Event, MAX_SEGMENTS, Op, Request};
 #[cfg(feature = "stats")]
 pub use stats::Stats;
+pub use stream::EventStream;
 pub use table::{Entered, Handle, Table, TableFull};
 pub use visit::Visited;

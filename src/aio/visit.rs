@@ -140,6 +140,11 @@ impl Drop for Hand<'_> {
 }
 
 impl Shared {
+    /// Takes one event out, if there is one, and no other reader is just at it.
+    pub(super) fn take_one(&self) -> Option<Event> {
+        Hand::take(self, 1).next().map(Visited::into_event)
+    }
+
     /// Shows up to `max` events to `visitor`, and not more than the capacity: submitters may be quicker than we are.
     pub(super) fn visit(&self, max: usize, visitor: &mut impl FnMut(Visited<'_>)) -> usize {
         let max = max.min(self.tags.total() as usize);

@@ -1,8 +1,9 @@
-//! Requests with a future: who completes against who polls, drops, cancels and destroys.
+//! Requests with a future, and streams of events: who completes against who polls, drops, cancels and destroys.
 
 use super::context::{Held, Later, nop};
 use crate::harness::{Model, nothing};
-use ioctx::aio::{Backend, Cancellable, Completion, Context, Event, Started, Submitted};
+use ioctx::aio::{Backend, Cancellable, Completion, Context, Event, EventStream, Started, Submitted};
+use ioctx::backend::Null;
 use ioctx::sync::model::set_cpu;
 use ioctx::sync::{Arc, Mutex, thread};
 use std::pin::Pin;
@@ -40,6 +41,13 @@ fn waker() -> (std::sync::Arc<Woken>, Waker) {
 
 fn poll(started: &mut Started, waker: &Waker) -> Option<Event> {
     match Pin::new(started).poll(&mut std::task::Context::from_waker(waker)) {
+        Poll::Ready(event) => Some(event),
+        Poll::Pending => None,
+    }
+}
+
+fn next(events: &mut EventStream<'_>, waker: &Waker) -> Option<Option<Event>> {
+    match Pin::new(events).poll_next(&mut std::task::Context::from_waker(waker)) {
         Poll::Ready(event) => Some(event),
         Poll::Pending => None,
     }
@@ -272,6 +280,56 @@ pub(super) fn models() -> Vec<Model> {
                 drop(started);
                 thread.join().unwrap();
                 assert!(woken.0.load(Relaxed));
+            },
+            after: nothing,
+        },
+        Model {
+            name: "context.stream_poll",
+            checks: "an event against a stream that is polled: taken, or its waker is called",
+            bound: None,
+            least: 786,
+            body: || {
+                let context = Arc::new(Context::new(1, Null).unwrap());
+                let theirs = Arc::clone(&context);
+                let thread = thread::spawn(move || {
+                    set_cpu(1);
+                    theirs.submit(nop(7)).unwrap();
+                });
+                let (woken, waker) = waker();
+                let mut events = context.events();
+                let before = next(&mut events, &waker);
+                thread.join().unwrap();
+                let event = before.or_else(|| {
+                    assert!(woken.0.load(Relaxed), "nobody was woken");
+                    next(&mut events, &waker)
+                });
+                assert_eq!(event.unwrap().unwrap().request.user_data, 7);
+            },
+            after: nothing,
+        },
+        Model {
+            name: "context.stream_end",
+            checks: "a stream against a submit and the destroying: it has the event, and is told of the end",
+            bound: None,
+            least: 118,
+            body: || {
+                let context = Arc::new(Context::new(1, Null).unwrap());
+                context.submit(nop(7)).unwrap();
+                let theirs = Arc::clone(&context);
+                let thread = thread::spawn(move || {
+                    set_cpu(1);
+                    theirs.destroy(None).unwrap();
+                });
+                let (woken, waker) = waker();
+                let mut events = context.events();
+                assert_eq!(next(&mut events, &waker).unwrap().unwrap().request.user_data, 7);
+                let before = next(&mut events, &waker);
+                thread.join().unwrap();
+                let end = before.or_else(|| {
+                    assert!(woken.0.load(Relaxed), "nobody was woken");
+                    next(&mut events, &waker)
+                });
+                assert!(end.unwrap().is_none());
             },
             after: nothing,
         },
