@@ -1,6 +1,7 @@
 //! [`Context`].
 
 use super::shared::{GROUPS, Shared};
+use super::trace::report;
 use super::{
     Backend, CancelError, Completion, CreateError, Finished, Reason, Request, RequestId, SubmitError,
     Submitted,
@@ -93,6 +94,7 @@ impl<B: Backend> Context<B> {
             return Err(CreateError::Capacity(capacity));
         }
         let shared = NonNull::from(Box::leak(Box::new(Shared::new(capacity, queue(capacity)))));
+        report!(debug, context = ?shared, capacity, "created");
         Ok(Self { shared, backend })
     }
 
@@ -181,9 +183,8 @@ impl<B: Backend> Context<B> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn cancel(&self, id: RequestId) -> Result<(), CancelError> {
-        // SAFETY: we are alive.
-        drop(unsafe { Shared::claim(self.shared, id) }?);
-        Ok(())
+        // SAFETY: 1. we are alive.
+        unsafe { Shared::cancel(self.shared, id) }
     }
 
     /// A tag, and a reference of `reqs` for it.
@@ -247,6 +248,7 @@ impl<B: Backend> Context<B> {
         // SAFETY: 1. and 2. by 1.
         match self.backend.submit(unsafe { Completion::new(self.shared, id) }) {
             Submitted::Refused(work, error) if work.is(self.shared, id) => {
+                report!(debug, context = ?self.shared, id = id.into_raw(), %error, "refused by the backend");
                 work.into_parts();
                 back();
                 let shared = self.shared();

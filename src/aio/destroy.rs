@@ -1,6 +1,7 @@
 //! The end of contexts: [`Context::destroy`], and its kin.
 
 use super::shared::{Shared, for_all};
+use super::trace::report;
 use super::{Backend, Context, DestroyError};
 use crate::refcount::{PerCpuRef, Put};
 use crate::sync::thread;
@@ -112,7 +113,9 @@ impl<B: Backend> Context<B> {
         }
         // Counted exactly once killed; it may have become 0 since.
         let in_flight = shared.reqs.count().unwrap_or_else(|| shared.in_flight().count() as u64);
-        Err(DestroyError::TimedOut { in_flight, named: shared.in_flight().take(NAMED).collect() })
+        let named: Vec<_> = shared.in_flight().take(NAMED).collect();
+        report!(debug, context = ?self.shared, in_flight, ?named, "not destroyed at the deadline");
+        Err(DestroyError::TimedOut { in_flight, named })
     }
 
     /// All of destroying but the waiting.
@@ -136,9 +139,18 @@ impl<B: Backend> Context<B> {
             }
             // Of `memory` the contexts' own references are left.
         });
-        let zero = contexts.iter().zip(&reqs).filter(|(_, put)| **put == Some(Put::Zero));
-        // SAFETY: we were told.
-        for_all(zero, |(context, _)| unsafe { Shared::last(context.shared) });
+        let first = || contexts.iter().zip(&reqs).filter(|(_, put)| put.is_some());
+        let say: &dyn Fn() = &|| {
+            for_all(first(), |(_context, _)| {
+                report!(debug, context = ?_context.shared, "destroying");
+            });
+        };
+        let end: &dyn Fn() = &|| {
+            let zero = first().filter(|(_, put)| **put == Some(Put::Zero));
+            // SAFETY: we were told.
+            for_all(zero, |(context, _)| unsafe { Shared::last(context.shared) });
+        };
+        for_all([say, end].into_iter(), |step| step());
         reqs.into_iter().map(|put| put.is_some()).collect()
     }
 

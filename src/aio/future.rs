@@ -48,12 +48,8 @@ impl<B: Backend> Context<B> {
         //
         // SAFETY: 1. the context's own. 2. ours, and just filled under this name.
         let mut started = Some(unsafe { Started::new(self.shared, id) });
-        let back = || {
-            if let Some(mut started) = started.take() {
-                started.taken = true;
-            }
-        };
-        // SAFETY: 1. ours, and filled from there; what awaits it has gone before it is put. 2. as above.
+        let back = || drop(started.take());
+        // SAFETY: 1. ours, and filled from there; the future's side is given up before the tag is put. 2. as above.
         let accepted = unsafe { self.hand_over(id, &raw mut *request, Finished::publish, back) };
         match (accepted, started) {
             (Err(reason), _) => Err(SubmitError { request: ManuallyDrop::into_inner(request), reason }),
@@ -163,9 +159,8 @@ impl Started {
     ///
     /// [`CancelError`]; nothing was changed then.
     pub fn cancel(&self) -> Result<(), CancelError> {
-        // SAFETY: kept.
-        drop(unsafe { Shared::claim(self.memory.0, self.id) }?);
-        Ok(())
+        // SAFETY: 1. kept.
+        unsafe { Shared::cancel(self.memory.0, self.id) }
     }
 }
 

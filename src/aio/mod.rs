@@ -23,6 +23,12 @@
 //! driven by whoever completes; `Context::eventfd` (on Linux) is for loops that sleep in `epoll`. None of them needs a
 //! thread of its own.
 //!
+//! # What is said
+//!
+//! With the feature `tracing`: events of the target `ioctx` when a context is created, begins to be destroyed, has
+//! finished its last request, and is still not finished at a deadline, with what is stuck (`debug`); when a backend
+//! refuses a request (`debug`), and when one is cancelled (`trace`). Nothing on the way of a request that is neither.
+//!
 //! # Signals and forks
 //!
 //! Nothing here may be called from a signal handler: it may interrupt the same code in the middle of a
@@ -88,6 +94,7 @@ mod slot;
 mod stats;
 mod stream;
 mod table;
+mod trace;
 mod visit;
 
 pub use aligned::{AlignedBuffer, AlignedError};

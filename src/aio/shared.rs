@@ -4,6 +4,7 @@ use super::completion::{Completion, result};
 use super::error::InFlight;
 use super::id::RequestId;
 use super::slot::Slot;
+use super::trace::report;
 use super::{CancelError, Event, Reason};
 use crate::credits::Tags;
 use crate::percpu::CachePadded;
@@ -213,6 +214,7 @@ impl Shared {
         // SAFETY: alive until the gate opens.
         let shared = unsafe { this.as_ref() };
         let _opens = Opens(Arc::clone(&shared.finished));
+        report!(debug, context = ?this, "finished its last request, destroyed");
         shared.wait.notify_all();
     }
 
@@ -229,6 +231,19 @@ impl Shared {
         Ok(unsafe { Completion::new(this, id) })
     }
 
+    /// Completes a request with `ECANCELED` if it is on offer, or says what else has become of it.
+    ///
+    /// # Safety
+    ///
+    /// 1. `*this` is valid.
+    pub(super) unsafe fn cancel(this: NonNull<Self>, id: RequestId) -> Result<(), CancelError> {
+        // SAFETY: 1.
+        let work = unsafe { Self::claim(this, id) }?;
+        report!(trace, context = ?this, id = id.into_raw(), "cancelled");
+        drop(work);
+        Ok(())
+    }
+
     /// Cancels every request that is on offer, and those that will be: the caller has killed `reqs`.
     ///
     /// # Safety
@@ -241,7 +256,7 @@ impl Shared {
         let slots = unsafe { &this.as_ref().slots };
         for_all((0..).zip(slots), |(tag, slot)| {
             // SAFETY: 1.
-            drop(slot.on_offer(tag).map(|id| unsafe { Self::claim(this, id) }));
+            let _ = slot.on_offer(tag).map(|id| unsafe { Self::cancel(this, id) });
         });
     }
 
