@@ -22,7 +22,7 @@ fn sites(source: &str) -> Vec<(String, String)> {
     for (macro_name, suffix) in [("mo!(\"", ""), ("fence!(\"", " fence"), ("fence_after_rmw!(\"", " fence")] {
         for found in source.split(macro_name).skip(1) {
             let (site, rest) = found.split_once("\", ").unwrap();
-            let (order, _) = rest.split_once(')').unwrap();
+            let (order, _) = rest.split_once([',', ')']).unwrap();
             sites.push((site.to_owned(), format!("`{order}`{suffix}")));
         }
     }

@@ -378,13 +378,18 @@ impl<P: Policy> PerCpuRef<P> {
     pub(super) unsafe fn put_in_word(this: *const Self, n: u32) -> Put {
         // SAFETY: valid until the references are given back; the site is copied.
         let (word, site) = unsafe { (&(*this).word, (*this).site) };
-        // Release: pairs with the fence in `found`, in whoever takes the last one.
+        // Release: pairs with the fence below, in whoever puts the last one.
         let before = word.fetch_sub(refs(n), mo!("refcount.word.put", Release));
         if before & PER_CPU != 0 {
             return Put::Held;
         }
         site.check_put(Self::count_in(before) - i64::from(before & DEAD == 0), n);
-        found(n != 0 && Self::count_in(before) == i64::from(n))
+        if n == 0 || Self::count_in(before) != i64::from(n) {
+            return Put::Held;
+        }
+        // Acquire: pairs with the Release of every other put, and with the killer's sum.
+        fence!("refcount.word.zero", Acquire, word);
+        Put::Zero
     }
 
     /// Whether [`kill`](Self::kill) was called.
@@ -429,21 +434,10 @@ impl<P: Policy> PerCpuRef<P> {
     /// releasing.
     #[inline]
     pub fn is_zero(&self) -> bool {
-        // Acquire: pairs with every put, and with the killer's sum, as the fence in `found` does.
+        // Acquire: pairs with every put, and with the killer's sum, as the fence in `put_in_word` does.
         let word = self.word.load(mo!("refcount.word.is_zero", Acquire));
         word & PER_CPU == 0 && Self::count_in(word) == 0
     }
-}
-
-/// Turns the outcome of the last decrement into the caller's duty.
-#[inline(always)]
-fn found(zero: bool) -> Put {
-    if !zero {
-        return Put::Held;
-    }
-    // Acquire: pairs with the Release of every other put, and with the killer's sum.
-    fence!("refcount.word.zero", Acquire);
-    Put::Zero
 }
 
 impl<P: Policy> Drop for PerCpuRef<P> {

@@ -45,6 +45,10 @@ macro_rules! fence {
             $crate::sync::atomic::fence(order)
         }
     };
+    ($site:literal, $order:ident, $word:expr) => {{
+        let _ = &$word;
+        fence!($site, $order)
+    }};
 }
 
 /// The fence of a site that restarts sections. Says whether it could be had.

@@ -54,10 +54,18 @@ macro_rules! mo {
     };
 }
 
-/// The fence of a site.
+/// The fence of a site. With a word: one that completes the caller's last access of that word, where a load does as
+/// well.
 macro_rules! fence {
     ($site:literal, $order:ident) => {
         $crate::sync::atomic::fence($crate::sync::atomic::Ordering::$order)
+    };
+    ($site:literal, $order:ident, $word:expr) => {
+        if $crate::sync::SANITIZED {
+            $word.load($crate::sync::atomic::Ordering::$order);
+        } else {
+            fence!($site, $order);
+        }
     };
 }
 
@@ -204,6 +212,13 @@ impl<T> Mutex<T> {
 
     /// Blocks until the lock is held.
     pub fn lock(&self) -> MutexGuard<'_, T> {
+        while SANITIZED {
+            match self.0.try_lock() {
+                Ok(guard) => return guard,
+                Err(std::sync::TryLockError::Poisoned(guard)) => return guard.into_inner(),
+                Err(std::sync::TryLockError::WouldBlock) => thread::yield_now(),
+            }
+        }
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
@@ -245,6 +260,11 @@ impl Condvar {
         self.0.notify_all();
     }
 }
+
+/// Whether ThreadSanitizer is to follow what happens: told by `--cfg ioctx_tsan`, since stable Rust cannot ask. It does
+/// not know fences, and does not see what a mutex of the standard library does out of line, when it is contended. So
+/// the fences that publish are loads there, and locks are tried until they are got.
+pub(crate) const SANITIZED: bool = cfg!(ioctx_tsan);
 
 /// Whether this is a model: what is sized for models to come to an end is small then.
 pub(crate) const MODELLED: bool = false;

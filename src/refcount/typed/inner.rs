@@ -79,7 +79,7 @@ impl<T, P: Policy> Inner<T, P> {
         // Release: pairs with the fence below, in whoever is the last.
         if keepers.fetch_sub(1, mo!("refcount.typed.put", Release)) == 1 {
             // Acquire: pairs with every other.
-            fence!("refcount.typed.free", Acquire);
+            fence!("refcount.typed.free", Acquire, keepers);
             // SAFETY: made by `new`, and there is nobody else. The value was dropped or taken before.
             drop(unsafe { Box::from_raw(this.as_ptr()) });
         }
