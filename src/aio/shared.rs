@@ -23,13 +23,13 @@ pub(super) const CHUNK: usize = 64;
 /// read.
 pub(super) struct Shared {
     /// One reference per request not finished, held by its `Completion` or `Finished` and put by
-    /// [`publish`](Self::publish), [`deliver`](Self::deliver) or [`release`](Self::release), and per place that a batch has taken for a request
-    /// to come; the initial one belongs to the destroyer.
+    /// [`publish`](Self::publish), [`deliver`](Self::deliver) or [`release`](Self::release), and per place that a batch
+    /// has taken for a request to come; the initial one belongs to the destroyer.
     /// Written per CPU, by submitters and completers.
     pub(super) reqs: CachePadded<PerCpuRef>,
     /// One reference per [`Cancellable`](super::Cancellable) and [`Started`](super::Started), and the context's own:
-    /// whoever puts the last frees all this. The initial one goes with that of `reqs`. Written per CPU, by backends that put requests
-    /// aside, and for requests with a future.
+    /// whoever puts the last frees all this. The initial one goes with that of `reqs`. Written per CPU, by backends that
+    /// put requests aside, and for requests with a future.
     pub(super) memory: CachePadded<PerCpuRef>,
     /// Which slot, and how many. Written per CPU by submitters and readers; globally once per batch.
     pub(super) tags: Tags,
