@@ -1,8 +1,8 @@
 //! The parts under ThreadSanitizer: what is handed over by them, and they themselves, without a race that it can see.
 //!
 //! An ordinary test as well, but made for a build that `.ci/run` makes: by a nightly compiler, with
-//! `-Zsanitizer=thread` and `--cfg ioctx_tsan`, and run with `IOCTX_PERCPU=portable`. Then each scenario runs once more,
-//! in a process of its own, where words are used after the right to them was given back: a report has to come.
+//! `-Zsanitizer=thread` and `--cfg ioctx_tsan`, and run with `IOCTX_PERCPU=portable`. Then each scenario runs once
+//! more, in a process of its own, where words are used after the right to them was given back: a report has to come.
 //!
 //! The standard library is not built for the sanitizer. So threads are started and joined by the C library, whose calls
 //! the sanitizer knows, share by reference, and wait by yielding; and there is no test harness, whose threads would be

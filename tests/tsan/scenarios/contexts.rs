@@ -9,7 +9,7 @@ use ioctx::backend::Null;
 use std::future::Future;
 use std::os::fd::BorrowedFd;
 use std::pin::pin;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::task::{self, Poll, Waker};
 use std::time::Instant;
 use std::{mem, thread};
@@ -163,12 +163,12 @@ fn carry_out(aside: Aside) {
 pub fn elsewhere(planted: bool) {
     let desk = Lock::new(Vec::new());
     let context = Context::new(4, Desk(&desk)).unwrap();
+    // Says which was submitted last, by whichever thread, and orders nothing.
+    let last = AtomicU64::new(0);
     let cancel = |id: Option<RequestId>| {
-        if let Some(id) = id
-            && id.into_raw() % 2 == 0
-        {
+        if let Some(id) = id {
             // Or it has begun, or is finished.
-            let _ = context.cancel(id);
+            let _ = context.cancel(RequestId::from_raw(last.swap(id.into_raw(), Relaxed)));
         }
     };
     to_the_end(planted, &context, cancel, || desk.with(mem::take).into_iter().for_each(carry_out));
