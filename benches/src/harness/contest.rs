@@ -3,7 +3,7 @@
 use super::case::{Case, Sample};
 use super::print::Unit;
 use super::probe::{Distance, line_round_trip};
-use super::results::{Round, Row, Table};
+use super::results::{Round, Row, Table, switches};
 use super::stats::{median, quantile};
 use super::{OURS, Plan};
 use std::time::Instant;
@@ -92,8 +92,9 @@ impl Group<'_> {
             distance: *distance,
             ns: median(&turn.ns),
             ratio: turn.ratio_to(ours),
+            switches: turn.switches,
         };
-        let switches: Vec<f64> = turns.iter().filter_map(|turn| turn.switches).collect();
+        let rounds: Vec<Round> = turns.iter().zip(ours).zip(distances).map(round).collect();
         Row {
             case: case.name.clone(),
             threads: self.threads,
@@ -102,8 +103,8 @@ impl Group<'_> {
             lo: quantile(&all, 0.1),
             hi: quantile(&all, 0.9),
             samples: all.len(),
-            switches: median(&switches),
-            rounds: turns.iter().zip(ours).zip(distances).map(round).collect(),
+            switches: switches(&rounds),
+            rounds,
         }
     }
 }

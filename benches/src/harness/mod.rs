@@ -32,7 +32,7 @@ pub use case::{Case, undisturbed};
 pub use contest::Contest;
 pub use os::{cpus, thread_switches};
 pub use plan::Plan;
-pub use results::{Run, Which, times};
+pub use results::{Run, Which, times, times_switched};
 pub use together::{Place, spin_until, together};
 
 /// Contenders whose names begin like this are ours; the first of them is what the others are compared with.

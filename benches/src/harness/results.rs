@@ -28,6 +28,8 @@ pub struct Round {
     pub ns: Option<f64>,
     /// Times ours.
     pub ratio: Option<f64>,
+    /// Context switches per operation, where they belong to the matter.
+    pub switches: Option<f64>,
 }
 
 impl Row {
@@ -42,8 +44,14 @@ impl Row {
             self.rounds.iter().copied().filter(|round| round.distance == Some(distance)).collect();
         let ns: Vec<f64> = rounds.iter().filter_map(|round| round.ns).collect();
         let [lo, mid, hi] = [0.1, 0.5, 0.9].map(|q| quantile(&ns, q));
-        Self { case: self.case.clone(), ns: mid, lo, hi, samples: ns.len(), rounds, ..*self }
+        let switches = switches(&rounds);
+        Self { case: self.case.clone(), ns: mid, lo, hi, samples: ns.len(), switches, rounds, ..*self }
     }
+}
+
+/// Context switches per operation: the median over rounds.
+pub(super) fn switches(rounds: &[Round]) -> Option<f64> {
+    median(&rounds.iter().filter_map(|round| round.switches).collect::<Vec<_>>())
 }
 
 /// What one process measured of one contest.
@@ -85,6 +93,15 @@ pub type Which<'a> = (&'a str, &'a str, usize, usize);
 pub fn times(run: &Run, this: Which<'_>, that: Which<'_>) -> Option<f64> {
     let ratio = |(title, case, threads, batch): Which<'_>| run.ratio(title, case, threads, batch);
     Some(ratio(this)? / ratio(that)?)
+}
+
+/// How many times as many context switches an operation of `this` costs as one of `that`. Infinitely many if only
+/// `that` costs none; `None` if neither does.
+pub fn times_switched(run: &Run, this: Which<'_>, that: Which<'_>) -> Option<f64> {
+    let switches = |(title, case, threads, batch): Which<'_>| -> Option<f64> {
+        run.table(title)?.row(case, threads, batch)?.switches
+    };
+    Some(switches(this)? / switches(that)?).filter(|times| !times.is_nan())
 }
 
 impl Run {
@@ -176,11 +193,21 @@ mod tests {
     use super::*;
 
     fn run(ns: f64, ratio: Option<f64>, distance: Distance) -> Run {
-        let rounds = vec![Round { distance: Some(distance), ns: Some(ns), ratio }];
+        let round = Round { distance: Some(distance), ns: Some(ns), ratio, switches: Some(ns / 100.0) };
+        let rounds = vec![round];
         let [ns, lo, hi] = [ns, ns - 1.0, ns + 1.0].map(Some);
-        let (case, switches) = ("it".into(), None);
+        let (case, switches) = ("it".into(), switches(&rounds));
         let row = Row { case, threads: 2, batch: 1, ns, lo, hi, samples: 10, switches, rounds };
         Run(vec![Table { title: "contest".into(), rows: vec![row], probes: Vec::new() }])
+    }
+
+    impl Run {
+        /// The only one.
+        fn row(self) -> Row {
+            let [table] = self.0.try_into().expect("one table");
+            let [row] = table.rows.try_into().expect("one row");
+            row
+        }
     }
 
     #[test]
@@ -205,5 +232,24 @@ mod tests {
         assert_eq!((near, far), (Distance::Near, Distance::Far));
         let ns = |runs: &[Run]| sum_up(runs, "contest")[0].ns;
         assert_eq!((ns(&its), ns(&others)), (Some(5.0), Some(4.0)));
+    }
+
+    #[test]
+    fn switches_are_those_of_the_same_rounds() {
+        let [mut run, far] = [(2.0, Distance::Near), (8.0, Distance::Far)].map(|(ns, at)| run(ns, None, at));
+        run.0[0].rows[0].rounds.extend(far.row().rounds);
+        let switches = |distance| run.at(distance).table("contest").unwrap().rows[0].switches;
+        assert_eq!((switches(Distance::Near), switches(Distance::Far)), (Some(0.02), Some(0.08)));
+        assert_eq!(switches(Distance::Siblings), None);
+    }
+
+    #[test]
+    fn who_never_switches_is_infinitely_better() {
+        let row = |case: &str, switches| Row { case: case.into(), switches, ..run(1.0, None, Distance::Far).row() };
+        let rows = vec![row("none", Some(0.0)), row("some", Some(0.5)), row("more", Some(1.0)), row("unknown", None)];
+        let run = Run(vec![Table { title: "contest".into(), rows, probes: Vec::new() }]);
+        let times = |this, that| times_switched(&run, ("contest", this, 2, 1), ("contest", that, 2, 1));
+        assert_eq!((times("more", "some"), times("some", "none")), (Some(2.0), Some(f64::INFINITY)));
+        assert_eq!((times("none", "none"), times("some", "unknown")), (None, None));
     }
 }
