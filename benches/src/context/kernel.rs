@@ -9,20 +9,51 @@ use std::{io, ptr};
 /// A context of the kernel.
 #[derive(Debug)]
 pub struct KernelAio {
-    id: libc::c_ulong,
+    context: Aio,
     null: File,
     /// What is read into, by all: nothing is ever read.
     buffer: Box<[u8; BUFFER]>,
 }
 
 const BUFFER: usize = 4096;
-const PREAD: u16 = 0;
+
+impl Context for KernelAio {
+    type Submitter = Blocks;
+    type Reaper = Vec<Event>;
+
+    fn open() -> io::Result<Self> {
+        let null = File::open("/dev/null")?;
+        Ok(Self { context: Aio::open()?, null, buffer: Box::new([0; BUFFER]) })
+    }
+
+    #[inline]
+    fn submit(&self, blocks: &mut Blocks, first: u64, count: usize) -> usize {
+        let block = |number| Iocb::read(&self.null, self.buffer.as_ptr(), BUFFER, 0, number);
+        // SAFETY: 1. file and buffer outlive the context, being dropped after it. The kernel never writes to the
+        // buffer: reading `/dev/null` finds the end of the file.
+        unsafe { self.context.submit(blocks, (first..).take(count).map(block)) }
+    }
+
+    #[inline]
+    fn reap(&self, events: &mut Vec<Event>, min: usize, mut each: impl FnMut(u64)) -> usize {
+        let events = self.context.reap(events, min);
+        for event in events {
+            assert!(event.res == 0, "reading `/dev/null` finds the end of the file");
+            each(event.data);
+        }
+        events.len()
+    }
+}
+
+/// The number of a context of the kernel's.
+#[derive(Debug)]
+pub(super) struct Aio(libc::c_ulong);
 
 /// `struct iocb` of a little-endian machine; the kernel's header swaps `key` and `rw_flags`, both 0 here,
 /// on others.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
-struct Iocb {
+pub(super) struct Iocb {
     data: u64,
     key: u32,
     rw_flags: u32,
@@ -37,6 +68,23 @@ struct Iocb {
     event_fd: u32,
 }
 
+impl Iocb {
+    /// Reads `bytes` at `offset` into `buffer`.
+    #[inline]
+    pub fn read(file: &File, buffer: *const u8, bytes: usize, offset: u64, data: u64) -> Self {
+        const PREAD: u16 = 0;
+        Self {
+            data,
+            opcode: PREAD,
+            file: file.as_raw_fd() as u32,
+            buffer: buffer.expose_provenance() as u64,
+            bytes: bytes as u64,
+            offset: offset as i64,
+            ..Self::default()
+        }
+    }
+}
+
 /// The request blocks of a submitter, and the pointers to them that `io_submit` wants.
 #[derive(Debug, Default)]
 pub struct Blocks {
@@ -44,36 +92,34 @@ pub struct Blocks {
     pointers: Vec<*const Iocb>,
 }
 
-impl Context for KernelAio {
-    type Submitter = Blocks;
-    /// Laid out like `struct io_event`.
-    type Reaper = Vec<Event>;
-
-    fn open() -> io::Result<Self> {
-        let null = File::open("/dev/null")?;
+impl Aio {
+    pub fn open() -> io::Result<Self> {
         let mut id: libc::c_ulong = 0;
         // SAFETY: `id` is valid for writes, and 0 as it has to be.
         check(unsafe { libc::syscall(libc::SYS_io_setup, CAPACITY, &raw mut id) })?;
-        Ok(Self { id, null, buffer: Box::new([0; BUFFER]) })
+        Ok(Self(id))
     }
 
+    /// Submits requests in one call, and returns how many were accepted: the first ones, or none if there is no room.
+    ///
+    /// # Safety
+    ///
+    /// 1. The files of the requests stay open, and their buffers valid and nobody else's, until their events have been
+    ///    reaped or this has been dropped.
     #[inline]
-    fn submit(&self, Blocks { blocks, pointers }: &mut Blocks, first: u64, count: usize) -> usize {
+    pub unsafe fn submit(
+        &self,
+        Blocks { blocks, pointers }: &mut Blocks,
+        requests: impl Iterator<Item = Iocb>,
+    ) -> usize {
         blocks.clear();
-        blocks.extend((first..).take(count).map(|number| Iocb {
-            data: number,
-            opcode: PREAD,
-            file: self.null.as_raw_fd() as u32,
-            buffer: self.buffer.as_ptr().expose_provenance() as u64,
-            bytes: BUFFER as u64,
-            ..Iocb::default()
-        }));
+        blocks.extend(requests);
         pointers.clear();
         pointers.extend(blocks.iter().map(ptr::from_ref));
-        // SAFETY: `id` is ours; `pointers` has `count` pointers to blocks, which the kernel copies before
-        // it returns. The file and the buffer outlive the context. The kernel never writes to the buffer:
-        // reading `/dev/null` finds the end of the file.
-        let accepted = unsafe { libc::syscall(libc::SYS_io_submit, self.id, count, pointers.as_ptr()) };
+        // SAFETY: the context is ours; `pointers` has so many pointers to blocks, which the kernel copies before
+        // it returns. What they refer to stays by 1.
+        let accepted =
+            unsafe { libc::syscall(libc::SYS_io_submit, self.0, pointers.len(), pointers.as_ptr()) };
         match check(accepted) {
             Ok(accepted) => accepted,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
@@ -81,28 +127,23 @@ impl Context for KernelAio {
         }
     }
 
+    /// Waits until `min` requests have completed, and reads up to [`READ`] events, which are laid out like
+    /// `struct io_event`.
     #[inline]
-    fn reap(&self, events: &mut Vec<Event>, min: usize, mut each: impl FnMut(u64)) -> usize {
+    pub fn reap<'a>(&self, events: &'a mut Vec<Event>, min: usize) -> &'a [Event] {
         events.resize(READ, Event::default());
         let forever = ptr::null_mut::<libc::timespec>();
-        // SAFETY: `id` is ours; `events` is valid for writes of `READ` events; no timeout is given.
-        let read = unsafe {
-            libc::syscall(libc::SYS_io_getevents, self.id, min, READ, events.as_mut_ptr(), forever)
-        };
-        let read = check(read).expect("io_getevents: nobody interrupts");
-        for event in &events[..read] {
-            assert!(event.res == 0, "reading `/dev/null` finds the end of the file");
-            each(event.data);
-        }
-        read
+        // SAFETY: the context is ours; `events` is valid for writes of `READ` events; no timeout is given.
+        let read =
+            unsafe { libc::syscall(libc::SYS_io_getevents, self.0, min, READ, events.as_mut_ptr(), forever) };
+        &events[..check(read).expect("io_getevents: nobody interrupts")]
     }
 }
 
-impl Drop for KernelAio {
+impl Drop for Aio {
     fn drop(&mut self) {
-        // SAFETY: `id` is ours and is not used again. Waits for what is in flight, so that file and buffer
-        // may go.
-        unsafe { libc::syscall(libc::SYS_io_destroy, self.id) };
+        // SAFETY: the context is ours and is not used again. Waits for what is in flight.
+        unsafe { libc::syscall(libc::SYS_io_destroy, self.0) };
     }
 }
 

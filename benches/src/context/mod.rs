@@ -1,7 +1,11 @@
-//! Who carries requests from submitters to a reaper cheapest: [`Context`].
+//! Who carries requests from submitters to a reaper cheapest: [`Context`]. Beside it, what it would cost not to share:
+//! [`Own`].
 //!
-//! The device is one that does nothing, so that only the overhead is left.
+//! The device is one that does nothing, so that only the overhead is left; [`cached`] has one that reads.
 
+mod apart;
+#[cfg(target_os = "linux")]
+pub mod cached;
 #[cfg(target_os = "linux")]
 mod kernel;
 mod locked;
@@ -9,11 +13,13 @@ mod ours;
 #[cfg(target_os = "linux")]
 mod uring;
 
+pub use apart::{Own, apart, check_apart};
 #[cfg(target_os = "linux")]
 pub use kernel::KernelAio;
 pub use locked::{Done, Locked, Word};
+pub use ours::OwnContext;
 #[cfg(target_os = "linux")]
-pub use uring::SharedRing;
+pub use uring::{OwnRing, SharedRing};
 
 use crate::harness::{Place, together};
 use std::sync::atomic::{AtomicU64, Ordering::*};

@@ -1,6 +1,7 @@
-//! Ours: a [`Context`](ioctx::Context) whose backend completes everything at once.
+//! Ours: a [`Context`](ioctx::Context) whose backend completes everything at once, shared by all or one for each
+//! thread.
 
-use super::{CAPACITY, Context, READ};
+use super::{CAPACITY, Context, Own, READ};
 use ioctx::aio::{BatchError, Reason};
 use ioctx::backend::Null;
 use ioctx::{Event, Request};
@@ -39,8 +40,33 @@ impl Context for ioctx::Context<Null> {
     }
 }
 
+/// A context of a thread's own: the same as the shared one.
+#[derive(Debug)]
+pub struct OwnContext {
+    context: ioctx::Context<Null>,
+    batch: Vec<Request>,
+    events: Vec<Event>,
+}
+
+impl Own for OwnContext {
+    fn open() -> io::Result<Self> {
+        Ok(Self { context: Context::open()?, batch: Vec::new(), events: Vec::new() })
+    }
+
+    #[inline]
+    fn submit(&mut self, first: u64, count: usize) {
+        let accepted = Context::submit(&self.context, &mut self.batch, first, count);
+        assert_eq!(accepted, count, "there is room");
+    }
+
+    #[inline]
+    fn reap(&mut self, min: usize, each: impl FnMut(u64)) -> usize {
+        Context::reap(&self.context, &mut self.events, min, each)
+    }
+}
+
 /// The one reason to try again.
-fn full(reason: &Reason) -> usize {
+pub(super) fn full(reason: &Reason) -> usize {
     assert!(matches!(reason, Reason::Full), "{reason}");
     0
 }

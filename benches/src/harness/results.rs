@@ -245,8 +245,14 @@ mod tests {
 
     #[test]
     fn who_never_switches_is_infinitely_better() {
-        let row = |case: &str, switches| Row { case: case.into(), switches, ..run(1.0, None, Distance::Far).row() };
-        let rows = vec![row("none", Some(0.0)), row("some", Some(0.5)), row("more", Some(1.0)), row("unknown", None)];
+        let row =
+            |case: &str, switches| Row { case: case.into(), switches, ..run(1.0, None, Distance::Far).row() };
+        let rows = vec![
+            row("none", Some(0.0)),
+            row("some", Some(0.5)),
+            row("more", Some(1.0)),
+            row("unknown", None),
+        ];
         let run = Run(vec![Table { title: "contest".into(), rows, probes: Vec::new() }]);
         let times = |this, that| times_switched(&run, ("contest", this, 2, 1), ("contest", that, 2, 1));
         assert_eq!((times("more", "some"), times("some", "none")), (Some(2.0), Some(f64::INFINITY)));

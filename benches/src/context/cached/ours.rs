@@ -1,0 +1,109 @@
+//! Ours: a [`Context`] whose submitters read what is in the page cache, and one that leaves out just that.
+
+use super::super::ours::full;
+use super::super::{CAPACITY, READ};
+use super::file::{offset, stamp};
+use super::{BLOCK, Block, Reads, Ticket};
+use ioctx::aio::{AlignedBuffer, Backend, BatchError, Completion, Context, Op, Submitted};
+use ioctx::backend::Threads;
+use ioctx::{Event, Request};
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+
+/// A whole request, with buffer and file: what its event gives back is submitted again.
+impl Block for Request {
+    #[inline]
+    fn aim(&mut self, ticket: Ticket) {
+        self.user_data = ticket.to_bits();
+        let Op::Read { offset: at, .. } = &mut self.op else { unreachable!("all are reads") };
+        *at = offset(ticket.number);
+    }
+
+    #[inline]
+    fn ticket(&self) -> Ticket {
+        Ticket::from_bits(self.user_data)
+    }
+}
+
+/// A backend that can be had.
+pub trait Device: Backend + Sized {
+    /// It.
+    fn open() -> io::Result<Self>;
+}
+
+impl Device for Threads {
+    fn open() -> io::Result<Self> {
+        Self::sized()
+    }
+}
+
+/// As [`Threads`], of what is in the page cache, but for the system call: only the first word of the block is written.
+/// What the rest takes, more or less: submitters meet more often than they would if they read.
+#[derive(Debug)]
+pub struct NoRead;
+
+impl Device for NoRead {
+    fn open() -> io::Result<Self> {
+        Ok(Self)
+    }
+}
+
+impl Backend for NoRead {
+    #[inline]
+    fn submit(&self, mut work: Completion) -> Submitted {
+        let request = work.request_mut();
+        let number = request.ticket().number;
+        let Op::Read { buf, .. } = &mut request.op else { unreachable!("all are reads") };
+        stamp(number, buf);
+        Submitted::Done(work.finish(Ok(BLOCK)))
+    }
+}
+
+impl<B: Device> Reads for Context<B> {
+    type Block = Request;
+    type Submitter = ();
+    type Reaper = Vec<Event>;
+
+    fn open(file: &Arc<File>, blocks: usize) -> io::Result<(Self, Vec<Request>)> {
+        let block = |_| {
+            let mut buffer = AlignedBuffer::new(BLOCK, BLOCK).map_err(io::Error::other)?;
+            // Now rather than in the first reads.
+            buffer.fill(0xff);
+            Ok(Request::read(file.clone(), buffer, 0))
+        };
+        let blocks = (0..blocks).map(block).collect::<io::Result<_>>()?;
+        Ok((Self::new(CAPACITY, B::open()?).map_err(io::Error::other)?, blocks))
+    }
+
+    #[inline]
+    fn bytes<'a>(&'a self, block: &'a Request) -> &'a [u8] {
+        let Op::Read { buf, .. } = &block.op else { unreachable!("all are reads") };
+        buf
+    }
+
+    #[inline]
+    fn submit(&self, (): &mut (), batch: &mut Vec<Request>) -> usize {
+        if batch.len() > 1 {
+            return self.submit_batch(batch).unwrap_or_else(|BatchError(reason)| full(&reason));
+        }
+        let Some(request) = batch.pop() else { return 0 };
+        match Self::submit(self, request) {
+            Ok(_) => 1,
+            Err(refused) => {
+                batch.push(refused.request);
+                full(&refused.reason)
+            }
+        }
+    }
+
+    #[inline]
+    fn reap(&self, events: &mut Vec<Event>, min: usize, mut each: impl FnMut(Request)) -> usize {
+        let read = self.get_events(min, READ, None, events).expect("nobody interrupts or destroys");
+        for event in events.drain(..) {
+            assert!(matches!(event.result, Ok(BLOCK)), "all blocks are whole");
+            each(event.request);
+        }
+        read
+    }
+}
