@@ -1,7 +1,10 @@
 //! What carries requests out: [`Backend`].
 
-use super::{Completion, Finished};
+use super::{Completion, Finished, RequestId};
 use std::io;
+
+#[cfg(target_os = "linux")]
+use std::os::fd::BorrowedFd;
 
 /// What a backend did with a request.
 #[derive(Debug)]
@@ -28,7 +31,13 @@ pub enum Submitted {
 ///    completed.
 /// 6. What it queues it puts aside as [`Cancellable`](super::Cancellable), and claims when it begins. Otherwise the
 ///    rules hold as well, but a request in the queue can neither be cancelled nor does destroying cut it short.
-/// 7. A panic goes through to the caller of the context. Requests that were accepted before it are as safe
+/// 7. A backend that does not complete by itself is driven by those who wait: readers of events and destroyers call
+///    [`poll`](Self::poll), any number of them at once, and none may wait for another. Before they sleep they watch its
+///    [`descriptor`](Self::descriptor), which is readable for as long as `poll` has something to do.
+/// 8. What runs may end early when it is told to ([`cancel`](Self::cancel), [`cancel_all`](Self::cancel_all)), and
+///    completes in any case. After `cancel_all` no request of a context that is
+///    [being destroyed](Completion::is_dying) is begun that could wait for ever.
+/// 9. A panic goes through to the caller of the context. Requests that were accepted before it are as safe
 ///    as any; the one on its way completes, since its completion is dropped.
 ///
 /// # Examples
@@ -59,6 +68,34 @@ pub trait Backend: Send + Sync {
 
     /// The end of a batch: what was submitted so far must not be held back any longer.
     fn flush(&self) {}
+
+    /// Passes what has completed by now to `done`, without sleeping; the context publishes it together. Not called by
+    /// submitters.
+    #[inline(always)]
+    fn poll(&self, done: &mut dyn FnMut(Finished)) {
+        let _ = done;
+    }
+
+    /// What a thread watches, besides its own wake-up, before it sleeps until something completes; always the same.
+    /// `None` for backends that complete by themselves.
+    #[cfg(target_os = "linux")]
+    #[inline(always)]
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    /// Asks for the early end of a request that runs; returns whether somebody was asked. The request completes as any
+    /// other, with `ECANCELED` or with what it has achieved.
+    fn cancel(&self, id: RequestId) -> bool {
+        let _ = id;
+        false
+    }
+
+    /// Begins what is held back, and asks for the early end of every request whose context is being destroyed. Called
+    /// by destroyers, and again while they wait.
+    fn cancel_all(&self) {
+        self.flush();
+    }
 }
 
 impl<B: Backend + ?Sized> Backend for Box<B> {
@@ -68,5 +105,22 @@ impl<B: Backend + ?Sized> Backend for Box<B> {
 
     fn flush(&self) {
         (**self).flush();
+    }
+
+    fn poll(&self, done: &mut dyn FnMut(Finished)) {
+        (**self).poll(done);
+    }
+
+    #[cfg(target_os = "linux")]
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        (**self).descriptor()
+    }
+
+    fn cancel(&self, id: RequestId) -> bool {
+        (**self).cancel(id)
+    }
+
+    fn cancel_all(&self) {
+        (**self).cancel_all();
     }
 }

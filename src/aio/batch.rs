@@ -151,7 +151,7 @@ impl Drop for Progress<'_> {
 }
 
 /// Finished requests whose events are to be published together. Each comes with the duty to do so.
-struct Events {
+pub(super) struct Events {
     events: [MaybeUninit<ring::Event>; TOGETHER],
     /// How many have been written.
     ready: usize,
@@ -159,12 +159,12 @@ struct Events {
 
 impl Events {
     #[inline]
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { events: [const { MaybeUninit::uninit() }; TOGETHER], ready: 0 }
     }
 
     #[inline]
-    fn push(&mut self, shared: NonNull<Shared>, finished: Finished) {
+    pub(super) fn push(&mut self, shared: NonNull<Shared>, finished: Finished) {
         // What is not for readers of this context publishes itself.
         if finished.is_for_readers_of(shared) {
             self.events[self.ready].write(finished.into_event());
@@ -175,7 +175,7 @@ impl Events {
         }
     }
 
-    fn publish(&mut self, shared: NonNull<Shared>) {
+    pub(super) fn publish(&mut self, shared: NonNull<Shared>) {
         let ready = &self.events[..mem::take(&mut self.ready)];
         // SAFETY: written; `MaybeUninit<T>` has the layout of `T`.
         let ready = unsafe { slice::from_raw_parts(ready.as_ptr().cast(), ready.len()) };

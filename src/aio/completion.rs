@@ -60,6 +60,11 @@ impl Completion {
         self.id
     }
 
+    /// Whether the context is being destroyed. `true` stays true; `false` may be out of date.
+    pub fn is_dying(&self) -> bool {
+        self.shared().reqs.is_dying()
+    }
+
     /// Puts the request aside: until the result is [claimed](Cancellable::claim) it can be cancelled. Wait-free, but
     /// where the context is being destroyed: there it is cancelled at once, as by dropping it.
     pub fn cancellable(self) -> Cancellable {

@@ -154,10 +154,11 @@ impl<B: Backend> Context<B> {
     }
 
     /// Completes a request with `ECANCELED`, now and here, if no one has begun it. Its event comes as any other's, and
-    /// whoever waits for it is woken by this thread. Lock-free but for that waking.
+    /// whoever waits for it is woken by this thread. Lock-free but for that waking, and for the backend.
     ///
     /// Which requests can be cancelled is their backend's affair: those that it has put aside, see
-    /// [`Cancellable`](super::Cancellable). Cancelling stops nothing that runs.
+    /// [`Cancellable`](super::Cancellable), and those that run where it can ask for their early end, see
+    /// [`Backend::cancel`]: then this succeeds, and the event says what came of it.
     ///
     /// # Errors
     ///
@@ -184,7 +185,10 @@ impl<B: Backend> Context<B> {
     /// ```
     pub fn cancel(&self, id: RequestId) -> Result<(), CancelError> {
         // SAFETY: 1. we are alive.
-        unsafe { Shared::cancel(self.shared, id) }
+        match unsafe { Shared::cancel(self.shared, id) } {
+            Err(CancelError::Running) if self.backend.cancel(id) => Ok(()),
+            done => done,
+        }
     }
 
     /// A tag, and a reference of `reqs` for it.

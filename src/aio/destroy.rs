@@ -2,7 +2,7 @@
 
 use super::shared::{Shared, for_all};
 use super::trace::report;
-use super::{Backend, Context, DestroyError};
+use super::{Backend, Context, DestroyError, drive};
 use crate::refcount::{PerCpuRef, Put};
 use crate::sync::thread;
 use crate::sync::time::Instant;
@@ -10,6 +10,7 @@ use crate::wait::Listen;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
+use std::ptr::NonNull;
 use std::task::{self, Poll, ready};
 
 /// How many of the requests in flight an error names.
@@ -80,6 +81,11 @@ impl<B: Backend> Context<B> {
     /// [`destroy`](Self::destroy) as a future, of no particular runtime: ready when the last request has completed.
     /// It has no deadline: whoever has a timer drops it. The context is destroyed by this call, polled or not.
     ///
+    /// # Costs
+    ///
+    /// Nothing while it waits, but with a backend that is [driven](Backend::poll) by those who wait: then it asks to be
+    /// polled again and again, until what runs has been cancelled or has completed.
+    ///
     /// # Panics
     ///
     /// As there.
@@ -97,7 +103,7 @@ impl<B: Backend> Context<B> {
     /// ```
     pub fn destroy_async(&self) -> Destroying<'_> {
         let already = self.begin_destroy().err();
-        Destroying { shared: self.shared(), already, listen: None }
+        Destroying { shared: self.shared(), backend: &self.backend, already, listen: None }
     }
 
     /// Waits until a context that is being destroyed, by whomever, has no request in flight, or until
@@ -108,7 +114,7 @@ impl<B: Backend> Context<B> {
     /// [`DestroyError::TimedOut`].
     pub fn wait_destroyed(&self, deadline: Option<Instant>) -> Result<(), DestroyError> {
         let shared = self.shared();
-        if shared.finished.wait(deadline) {
+        if self.wait_finished(deadline) {
             return Ok(());
         }
         // Counted exactly once killed; it may have become 0 since.
@@ -161,7 +167,7 @@ impl<B: Backend> Context<B> {
         }
         // SAFETY: alive.
         let cancel: &dyn Fn() = &|| unsafe { Shared::cancel_all(self.shared) };
-        for_all([cancel, &|| self.backend.flush()].into_iter(), |step| step());
+        for_all([cancel, &|| self.backend.cancel_all()].into_iter(), |step| step());
     }
 }
 
@@ -175,13 +181,17 @@ impl<B: Backend> Drop for Context<B> {
         // Also if somebody else has begun to, and was interrupted by a panic.
         let hastened = catch_unwind(AssertUnwindSafe(|| self.hasten()));
         let shared = self.shared();
-        shared.finished.wait(None);
+        let waited = catch_unwind(AssertUnwindSafe(|| self.wait_finished(None)));
+        if waited.is_err() {
+            // The backend has panicked while it was driven; the requests are still in flight.
+            shared.finished.wait(None);
+        }
         // Events nobody has read.
         let cleared = catch_unwind(AssertUnwindSafe(|| shared.clear()));
         // SAFETY: 1. ours, as `shared` says; no completion is left (the gate is open, and opening it was the last
         // access of the last one), and no caller, since we are being dropped. 2. boxed by `with_queue`, and cleared.
         unsafe { Shared::forget(self.shared) };
-        if let Err(panic) = hastened.and(cleared)
+        if let Err(panic) = hastened.and(waited).and(cleared)
             && !thread::panicking()
         {
             resume_unwind(panic);
@@ -196,6 +206,7 @@ impl<B: Backend> Drop for Context<B> {
 #[must_use = "the context is destroyed; only waiting for its requests is not done"]
 pub struct Destroying<'a> {
     shared: &'a Shared,
+    backend: &'a dyn Backend,
     already: Option<DestroyError>,
     /// As one who waits for more events than there can be, and so is woken by the end.
     listen: Option<Listen<'a>>,
@@ -213,6 +224,14 @@ impl Future for Destroying<'_> {
             // After the announcement: whoever finishes the last request either finds us, or is found here.
             if self.shared.is_finished() {
                 return Poll::Ready(Ok(()));
+            }
+            if drive::is_driven(self.backend) {
+                // Nobody else may be there to do it, and a task has no descriptors to watch.
+                if drive::harvest(NonNull::from(self.shared), self.backend) == 0 {
+                    context.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                continue;
             }
             let shared = self.shared;
             match &mut self.listen {

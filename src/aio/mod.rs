@@ -79,6 +79,7 @@ mod context;
 mod custom;
 mod delivery;
 mod destroy;
+mod drive;
 mod error;
 #[cfg(target_os = "linux")]
 mod eventfd;

@@ -1,5 +1,6 @@
 //! Reading events: [`Context::get_events`] and [`Context::visit`].
 
+use super::drive::is_driven;
 use super::shared::Shared;
 use super::{Backend, Context, Event, GetEventsError, Visited};
 use crate::sync::time::{Instant, expired};
@@ -86,7 +87,13 @@ impl<B: Backend> Context<B> {
         // panics.
         let mut announced = Announced(shared, false);
         let mut interrupted = false;
+        let mut slept = false;
         let ended = loop {
+            if self.harvest() == 0 && mem::take(&mut slept) && is_driven(&self.backend) {
+                // Woken for what somebody else harvests at the moment, or has: let it get on.
+                hint::contended();
+                thread::yield_now();
+            }
             // Before the look at the ring: every event of a context that is found finished is visible then.
             let finished = shared.is_finished();
             if read < max {
@@ -106,17 +113,21 @@ impl<B: Backend> Context<B> {
             }
             // Not more than can be there, or nobody would ever wake us.
             let wanted = (min - read).min(self.capacity() as usize) as u32;
-            let key = shared.wait.prepare_wait(wanted);
-            if shared.enough() >= wanted || shared.is_finished() {
-                if mem::replace(&mut announced.1, true) {
-                    // Not the first time: another reader holds the lane. Let it get on.
-                    hint::contended();
-                    thread::yield_now();
+            let there = || shared.enough() >= wanted || shared.is_finished();
+            match self.sleep(wanted, deadline, there) {
+                None => {
+                    if mem::replace(&mut announced.1, true) {
+                        // Not the first time: another reader holds the lane. Let it get on.
+                        hint::contended();
+                        thread::yield_now();
+                    }
                 }
-                continue;
+                Some(outcome) => {
+                    announced.1 = true;
+                    slept = true;
+                    interrupted = outcome == Outcome::Interrupted;
+                }
             }
-            announced.1 = true;
-            interrupted = key.wait(deadline) == Outcome::Interrupted;
         };
         drop(announced);
         match ended {

@@ -1,0 +1,151 @@
+//! Driving a backend that does not complete by itself, and sleeping meanwhile.
+
+use super::batch::Events;
+use super::shared::Shared;
+use super::{Backend, Context, Finished};
+use crate::sync::time::{Duration, Instant, expired};
+use crate::wait::Outcome;
+use std::ptr::NonNull;
+
+/// How long a destroyer sleeps before it asks again for the early end of what still runs: what is just between two
+/// steps when it is asked may miss it.
+const ASK_AGAIN: Duration = Duration::from_millis(20);
+
+/// What the backend has passed on, and how much that was. Published together, also if the backend panics.
+struct Harvest {
+    shared: NonNull<Shared>,
+    events: Events,
+    n: usize,
+}
+
+impl Drop for Harvest {
+    #[inline(always)]
+    fn drop(&mut self) {
+        if self.n > 0 {
+            self.events.publish(self.shared);
+        }
+    }
+}
+
+/// Publishes what the backend has to pass on. Returns how many requests that were.
+#[inline(always)]
+pub(super) fn harvest<B: Backend + ?Sized>(shared: NonNull<Shared>, backend: &B) -> usize {
+    let mut harvest = Harvest { shared, events: Events::new(), n: 0 };
+    backend.poll(&mut |finished: Finished| {
+        harvest.n += 1;
+        harvest.events.push(shared, finished);
+    });
+    harvest.n
+}
+
+/// Whether the backend needs somebody to drive it.
+#[inline(always)]
+pub(super) fn is_driven<B: Backend + ?Sized>(backend: &B) -> bool {
+    #[cfg(target_os = "linux")]
+    return backend.descriptor().is_some();
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = backend;
+        return false;
+    }
+}
+
+impl<B: Backend> Context<B> {
+    /// [`harvest`] of its backend.
+    #[inline(always)]
+    pub(super) fn harvest(&self) -> usize {
+        harvest(self.shared, &self.backend)
+    }
+
+    /// Sleeps until `wanted` events are there, or the backend has something to harvest. `None`, without a sleep, if
+    /// what was waited for is `there` once that was announced.
+    #[inline(always)]
+    pub(super) fn sleep(
+        &self,
+        wanted: u32,
+        deadline: Option<Instant>,
+        there: impl Fn() -> bool,
+    ) -> Option<Outcome> {
+        #[cfg(target_os = "linux")]
+        if let Some(descriptor) = self.backend.descriptor() {
+            return watch::sleep(&self.shared().wait, descriptor, wanted, deadline, &there);
+        }
+        let key = self.shared().wait.prepare_wait(wanted);
+        if there() { None } else { Some(key.wait(deadline)) }
+    }
+
+    /// Drives the backend until no request is in flight or `deadline` has passed; returns whether none is.
+    pub(super) fn wait_finished(&self, deadline: Option<Instant>) -> bool {
+        let shared = self.shared();
+        while is_driven(&self.backend) && !shared.is_finished() && !expired(deadline) {
+            if self.harvest() > 0 {
+                continue;
+            }
+            let soon = Instant::now() + ASK_AGAIN;
+            let until = deadline.map_or(soon, |at| at.min(soon));
+            self.sleep(u32::MAX, Some(until), || shared.is_finished());
+            // Woken perhaps because submitters find the context full: that is for readers.
+            shared.wait.notify(|| shared.enough());
+            if shared.reqs.is_dying() && expired(Some(soon)) {
+                self.backend.cancel_all();
+            }
+        }
+        shared.finished.wait(deadline)
+    }
+}
+
+/// Sleeping with an eye on a descriptor.
+#[cfg(target_os = "linux")]
+mod watch {
+    use crate::sync::time::{Duration, Instant};
+    use crate::wait::{Bell, EventCount, Outcome};
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    use rustix::io::Errno;
+    use std::os::fd::{AsFd, BorrowedFd};
+
+    /// How long to sleep at a time where no bell is to be had: nobody can wake us then.
+    const WITHOUT_BELL: Duration = Duration::from_millis(1);
+
+    #[cold]
+    pub(super) fn sleep(
+        sleepers: &EventCount,
+        descriptor: BorrowedFd<'_>,
+        wanted: u32,
+        deadline: Option<Instant>,
+        there: &dyn Fn() -> bool,
+    ) -> Option<Outcome> {
+        let mut bell = Bell::new(sleepers).ok();
+        if let Some(bell) = &mut bell {
+            bell.arm(wanted);
+        }
+        if there() {
+            return None;
+        }
+        let mut left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+        if bell.is_none() {
+            left = Some(left.map_or(WITHOUT_BELL, |left| left.min(WITHOUT_BELL)));
+        }
+        let left = left.map(|left| Timespec {
+            tv_sec: left.as_secs().min(u32::MAX.into()) as _,
+            tv_nsec: left.subsec_nanos() as _,
+        });
+        let watched = PollFd::from_borrowed_fd(descriptor, PollFlags::IN);
+        let polled = match &mut bell {
+            Some(bell) => {
+                let mut both = [watched, PollFd::from_borrowed_fd(bell.as_fd(), PollFlags::IN)];
+                let polled = poll(&mut both, left.as_ref());
+                if !both[1].revents().is_empty() {
+                    // From now on the wake-up is the caller's, to use or to hand on. Otherwise dropping the bell does.
+                    bell.clear();
+                }
+                polled
+            }
+            None => poll(&mut [watched], left.as_ref()),
+        };
+        Some(match polled {
+            Ok(0) => Outcome::TimedOut,
+            Err(Errno::INTR) => Outcome::Interrupted,
+            _ => Outcome::Woken,
+        })
+    }
+}
