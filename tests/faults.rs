@@ -11,73 +11,18 @@ use ioctx::backend::Null;
 use ioctx::refcount::{PerCpuRef, Put};
 use ioctx::wait::{EventCount, Outcome};
 use ioctx::{barrier, cpu};
-use libc::sock_filter;
-use std::io;
 use std::os::unix::process::CommandExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use support::seccomp::Refusal;
 use support::{process, skip, use_and_kill};
 
 /// Commands of membarrier(2).
 const REGISTER_EXPEDITED: u32 = 1 << 4;
 const REGISTER_RSEQ: u32 = 1 << 8;
 
-/// A system call that fails.
-#[derive(Clone, Copy)]
-struct Refusal {
-    call: libc::c_long,
-    /// Only if this is its first argument.
-    command: Option<u32>,
-    errno: libc::c_int,
-}
-
-impl Refusal {
-    const fn of(call: libc::c_long, errno: libc::c_int) -> Self {
-        Self { call, command: None, errno }
-    }
-
-    const fn of_command(command: u32) -> Self {
-        Self { call: libc::SYS_membarrier, command: Some(command), errno: libc::EPERM }
-    }
-
-    /// The filter: allows every call but this.
-    fn filter(self) -> Vec<sock_filter> {
-        const ARCH_X86_64: u32 = 0xc000_003e;
-        let mut words = vec![
-            (std::mem::offset_of!(libc::seccomp_data, arch), ARCH_X86_64),
-            (std::mem::offset_of!(libc::seccomp_data, nr), self.call as u32),
-        ];
-        // The low half of the argument comes first.
-        words.extend(self.command.map(|command| (std::mem::offset_of!(libc::seccomp_data, args), command)));
-        let mut filter: Vec<_> = words.into_iter().flat_map(|(offset, word)| unless(offset, word)).collect();
-        filter.push(leave(libc::SECCOMP_RET_ERRNO | self.errno as u32));
-        filter
-    }
-
-    /// Puts the calling thread, and what it starts, under the filter. Async-signal-safe.
-    fn install(filter: &[sock_filter]) -> io::Result<()> {
-        let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
-        // SAFETY: the program is valid during the call, which copies it.
-        let installed = unsafe {
-            libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
-                && libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) == 0
-        };
-        if installed { Ok(()) } else { Err(io::Error::last_os_error()) }
-    }
-}
-
-/// Allows the call unless the word at `offset` is `wanted`.
-fn unless(offset: usize, wanted: u32) -> [sock_filter; 3] {
-    let load = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
-    let compare = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
-    [
-        sock_filter { code: load, jt: 0, jf: 0, k: offset as u32 },
-        sock_filter { code: compare, jt: 1, jf: 0, k: wanted },
-        leave(libc::SECCOMP_RET_ALLOW),
-    ]
-}
-
-fn leave(verdict: u32) -> sock_filter {
-    sock_filter { code: (libc::BPF_RET | libc::BPF_K) as u16, jt: 0, jf: 0, k: verdict }
+/// Refuses one command of membarrier(2).
+fn refusal_of_command(command: u32) -> Refusal {
+    Refusal { command: Some(command), ..Refusal::of(libc::SYS_membarrier, libc::EPERM) }
 }
 
 /// What is in force: in the parent, without any filter, unless the machine has one of its own.
@@ -166,7 +111,7 @@ fn rseq_does_not_exist() {
 
 #[test]
 fn membarrier_for_sections_is_forbidden() {
-    let refusal = Refusal::of_command(REGISTER_RSEQ);
+    let refusal = refusal_of_command(REGISTER_RSEQ);
     refused(
         "membarrier_for_sections_is_forbidden",
         refusal,
@@ -177,7 +122,7 @@ fn membarrier_for_sections_is_forbidden() {
 
 #[test]
 fn membarrier_for_fences_is_forbidden() {
-    let refusal = Refusal::of_command(REGISTER_EXPEDITED);
+    let refusal = refusal_of_command(REGISTER_EXPEDITED);
     refused("membarrier_for_fences_is_forbidden", refusal, None, Some("membarrier(PRIVATE_EXPEDITED)"));
 }
 

@@ -6,6 +6,8 @@ pub mod hostile;
 #[cfg(target_os = "linux")]
 pub mod process;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub mod seccomp;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub mod tracee;
 
 use ioctx::refcount::{PerCpuRef, Put};
