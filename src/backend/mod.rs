@@ -6,9 +6,15 @@
 //! | [`Null`] | nothing, like `/dev/null` | in the submitter |
 //! | [`Zero`] | nothing, like `/dev/zero` | in the submitter |
 //! | [`Threads`] | real I/O on any file, polls, operations of the user's own | what is cached in the submitter, the rest on a pool |
+//!
+//! On Linux, with the feature `uring`, there is `Uring` as well: every operation on any file, in the kernel.
 
 mod null;
 mod threads;
+#[cfg(all(target_os = "linux", feature = "uring"))]
+mod uring;
 
 pub use null::{Null, Zero};
 pub use threads::Threads;
+#[cfg(all(target_os = "linux", feature = "uring"))]
+pub use uring::{Uring, UringError};

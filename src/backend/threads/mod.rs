@@ -1,6 +1,6 @@
 //! [`Threads`]: real I/O on a pool of threads.
 
-mod sys;
+pub(super) mod sys;
 
 use crate::aio::{Backend, Cancellable, Completion, Submitted};
 use crate::sync::thread::{self, Builder, JoinHandle};

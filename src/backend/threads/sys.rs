@@ -21,7 +21,7 @@ pub(super) fn execute(request: &mut Request) -> io::Result<usize> {
 
 /// Carries a request out if that takes no waiting: `None` if it might, and then nothing was done that doing
 /// it again would not do over.
-pub(super) fn try_cached(request: &mut Request) -> Option<io::Result<usize>> {
+pub(in crate::backend) fn try_cached(request: &mut Request) -> Option<io::Result<usize>> {
     match &mut request.op {
         Op::Nop => Some(Ok(0)),
         Op::Read { file, buf, offset } => {

@@ -1,0 +1,304 @@
+//! [`Uring`]: every operation in the kernel, by a ring for each CPU.
+
+mod entry;
+mod error;
+mod ring;
+
+pub use error::UringError;
+
+use super::Threads;
+use super::threads::sys;
+use crate::aio::{Backend, Completion, Finished, RequestId, Submitted};
+use crate::cpu;
+use crate::sync::{OnceLock, unique};
+use entry::Known;
+use ring::{Flight, NotPushed, Ring};
+use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
+use rustix::io::Errno;
+use std::cell::Cell;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::{fmt, io};
+
+thread_local! {
+    /// Which ring of which [`Uring`] this thread has put entries into since it last had them taken.
+    static HELD_BACK: Cell<Option<(u64, usize)>> = const { Cell::new(None) };
+}
+
+/// Carries requests out by the kernel's `io_uring`, with a ring for each CPU, made when it is first used there. Linux
+/// 5.12 and later.
+///
+/// Any thread submits: to the ring of the CPU it is on or, if a thread that lost its CPU has that one's lock, to
+/// another, so that nobody waits for who does not run. Entries are handed to the kernel at the end of a batch, when
+/// there are 128, or by whoever waits for events. There is no thread behind it: whoever is in
+/// [`get_events`](crate::Context::get_events), or destroys, harvests the completions of all rings, and sleeps until
+/// there are some in any. So an event is there only once somebody looks for it; one who watches descriptors watches
+/// [this one](Backend::descriptor), and calls `get_events`.
+///
+/// A read whose data is in the page cache, and a poll of what is ready, is done by its submitter, see
+/// [`inline_cached`](Self::inline_cached). What the kernel does not know, and custom operations, go to a small pool of
+/// [`Threads`], made when it is first needed.
+///
+/// Everything can be [cancelled](crate::Context::cancel) but what is with the device or, on the pool, runs. Destroying
+/// a context cancels all that can be. A request whose submitting thread ends before it, which makes the kernel give
+/// it up, is begun again by whoever harvests.
+///
+/// # Progress
+///
+/// Submitting and harvesting hold one lock per ring, for some instructions and never during a system call; nobody
+/// waits for it who finds another ring, or who can leave it to its holder. The system call itself is as the kernel has
+/// it: one thread at a time in each ring, and it may wait for memory. A ring's completions may need the thread that
+/// submitted to run for some instructions in the kernel; it is interrupted for that wherever it is, but for
+/// uninterruptible sleep.
+///
+/// # Costs
+///
+/// Three descriptors and more: one for each CPU that is used, and one to watch them. Per ring 64 bytes for each of 128
+/// entries, and 32 for each of `capacity`. A request is one system call, of which a batch shares one, and some 100 ns;
+/// each thread that sleeps in `get_events` is woken by each completion, even if it waits for many.
+///
+/// # When not to use it
+///
+/// Where containers forbid it ([`UringError::Forbidden`]), and where nobody waits in `get_events`.
+///
+/// After a fork the child must not submit: its rings are its parent's, and are not mapped there.
+///
+/// # Examples
+///
+/// ```
+/// use ioctx::aio::{Context, Request};
+/// use ioctx::backend::{Threads, Uring};
+/// use ioctx::aio::Backend;
+///
+/// let backend: Box<dyn Backend> = match Uring::new(64) {
+///     Ok(uring) => Box::new(uring),
+///     Err(why) => {
+///         eprintln!("{why}");
+///         Box::new(Threads::new(4)?)
+///     }
+/// };
+/// let context = Context::new(64, backend)?;
+/// context.submit(Request::write(tempfile::tempfile()?, b"hello".to_vec(), 0))?;
+/// let mut events = Vec::new();
+/// context.get_events(1, 64, None, &mut events)?;
+/// assert_eq!(events[0].result.as_ref().unwrap(), &5);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// Source: `io_uring(7)`, and the request of its users for one ring that threads share without a lock of their own.
+pub struct Uring {
+    /// Of this one alone: for `HELD_BACK`.
+    name: u64,
+    /// One for each CPU; `None` if it could not be made.
+    rings: Box<[OnceLock<Option<Ring>>]>,
+    /// Has the descriptors of all rings.
+    watched: OwnedFd,
+    known: Known,
+    capacity: u32,
+    inline_cached: bool,
+    /// For what the kernel does not know. `None` if it could not be made.
+    pool: OnceLock<Option<Threads>>,
+}
+
+impl Uring {
+    /// With room for so many requests in flight on each CPU, at most 32 768: more are refused with `EAGAIN`. A context's
+    /// capacity is always enough.
+    ///
+    /// # Errors
+    ///
+    /// [`UringError`]: why there is none, and what to do.
+    pub fn new(capacity: u32) -> Result<Self, UringError> {
+        let ring = Ring::new(capacity)?;
+        let known = Known::ask(ring.io())?;
+        let watched = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(io::Error::from)?;
+        let rings: Box<[_]> = (0..cpu::possible()).map(|_| OnceLock::new()).collect();
+        let uring = Self {
+            name: unique(),
+            rings,
+            watched,
+            known,
+            capacity,
+            inline_cached: true,
+            pool: OnceLock::new(),
+        };
+        uring.watch(&ring)?;
+        // Nobody else has put one there.
+        let _ = uring.rings[uring.home()].set(Some(ring));
+        Ok(uring)
+    }
+
+    /// Whether submitters do reads that find their data in the page cache, and polls of what is ready, by a system call
+    /// of their own. On by default; batches of reads that are all cached are cheaper without.
+    pub fn inline_cached(mut self, inline: bool) -> Self {
+        self.inline_cached = inline;
+        self
+    }
+
+    fn watch(&self, ring: &Ring) -> io::Result<()> {
+        let data = epoll::EventData::new_u64(0);
+        Ok(epoll::add(&self.watched, ring.descriptor(), data, epoll::EventFlags::IN)?)
+    }
+
+    /// The place of this CPU's ring.
+    fn home(&self) -> usize {
+        cpu::hint().0 as usize % self.rings.len()
+    }
+
+    /// The ring there, if it was made.
+    fn ring(&self, place: usize) -> Option<&Ring> {
+        self.rings[place].get()?.as_ref()
+    }
+
+    /// Every ring that was made, this CPU's first, and its place.
+    fn all(&self) -> impl Iterator<Item = (usize, &Ring)> {
+        let (home, n) = (self.home(), self.rings.len());
+        (home..n).chain(0..home).filter_map(|place| Some((place, self.ring(place)?)))
+    }
+
+    /// Puts a request into a ring; returns its place.
+    fn place(&self, mut work: Completion) -> Result<usize, NotPlaced> {
+        let Some((entry, segments)) = self.known.prepare(&mut work) else {
+            return Err(NotPlaced::Unknown(work));
+        };
+        self.rings[self.home()]
+            .get_or_init(|| Ring::new(self.capacity).ok().filter(|ring| self.watch(ring).is_ok()));
+        let mut flight = Flight::new(work, segments);
+        for wait in [false, true] {
+            for (place, ring) in self.all() {
+                // SAFETY: 1. prepared above.
+                flight = match unsafe { ring.push(flight, &entry, wait) } {
+                    Ok(()) => return Ok(place),
+                    Err((flight, NotPushed::Dying)) => return Err(NotPlaced::Dying(flight.work)),
+                    Err((flight, NotPushed::Busy | NotPushed::Full)) => flight,
+                }
+            }
+        }
+        Err(NotPlaced::Full(flight.work))
+    }
+
+    /// Begins a request again that lost its thread.
+    fn again(&self, flight: Flight, done: &mut dyn FnMut(Finished)) {
+        match self.place(flight.work) {
+            Ok(place) => self.enter(place),
+            Err(NotPlaced::Dying(work) | NotPlaced::Full(work) | NotPlaced::Unknown(work)) => {
+                done(work.finish(Err(Errno::CANCELED.into())));
+            }
+        }
+    }
+
+    fn enter(&self, place: usize) {
+        if let Some(ring) = self.ring(place) {
+            ring.enter();
+        }
+    }
+
+    /// Remembers that there is something in this ring to be handed over, by [`flush`](Backend::flush).
+    fn hold_back(&self, place: usize) {
+        let mine = (self.name, place);
+        let before = HELD_BACK.try_with(|held| held.get());
+        match before {
+            Ok(Some(held)) if held == mine => return,
+            // The thread was moved to another CPU.
+            Ok(Some((name, before))) if name == self.name => self.enter(before),
+            Ok(None) => {}
+            // In the middle of a batch for another backend, or at the end of the thread.
+            Ok(Some(_)) | Err(_) => return self.enter(place),
+        }
+        let _ = HELD_BACK.try_with(|held| held.set(Some(mine)));
+    }
+
+    fn pool(&self) -> Option<&Threads> {
+        self.pool.get_or_init(|| Threads::new(num_cpus::get()).ok()).as_ref()
+    }
+}
+
+/// What could not be put into a ring.
+enum NotPlaced {
+    Dying(Completion),
+    Full(Completion),
+    /// The kernel does not know the operation.
+    Unknown(Completion),
+}
+
+impl Backend for Uring {
+    fn submit(&self, mut work: Completion) -> Submitted {
+        if self.inline_cached
+            && let Some(result) = sys::try_cached(work.request_mut())
+        {
+            return Submitted::Done(work.finish(result));
+        }
+        match self.place(work) {
+            Ok(place) => {
+                self.hold_back(place);
+                Submitted::Queued
+            }
+            Err(NotPlaced::Dying(work)) => Submitted::Done(work.finish(Err(Errno::CANCELED.into()))),
+            Err(NotPlaced::Full(work)) => Submitted::Refused(work, Errno::AGAIN.into()),
+            Err(NotPlaced::Unknown(work)) => match self.pool() {
+                Some(pool) => pool.submit(work),
+                None => Submitted::Done(work.finish(Err(Errno::OPNOTSUPP.into()))),
+            },
+        }
+    }
+
+    fn flush(&self) {
+        if let Ok(Some((name, place))) = HELD_BACK.try_with(|held| held.get())
+            && name == self.name
+        {
+            let _ = HELD_BACK.try_with(|held| held.set(None));
+            self.enter(place);
+        }
+    }
+
+    fn poll(&self, done: &mut dyn FnMut(Finished)) {
+        for (_, ring) in self.all() {
+            loop {
+                let mut harvested = ring.harvest();
+                for flight in harvested.orphans.drain(..) {
+                    self.again(flight, done);
+                }
+                // If one panics the others are dropped, which publishes them as well.
+                harvested.finished.drain(..).for_each(&mut *done);
+                if !harvested.more {
+                    break;
+                }
+            }
+        }
+    }
+
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.watched.as_fd())
+    }
+
+    fn cancel(&self, id: RequestId) -> bool {
+        self.all().any(|(_, ring)| ring.cancel(id.into_raw()))
+    }
+
+    fn cancel_all(&self) {
+        for (_, ring) in self.all() {
+            ring.cancel_if(|flight| flight.work.is_dying());
+        }
+    }
+}
+
+impl Drop for Uring {
+    /// Cancels and waits for what is in flight: the kernel has its buffers. A context has nothing in flight by then.
+    fn drop(&mut self) {
+        while self.all().map(|(_, ring)| ring.cancel_if(|_| true)).sum::<usize>() > 0 {
+            let soon = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+            // Whatever it says, there may be something.
+            let _ = poll(&mut [PollFd::new(&self.watched, PollFlags::IN)], Some(&soon));
+            self.poll(&mut drop);
+        }
+    }
+}
+
+impl fmt::Debug for Uring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Uring")
+            .field("rings", &self.all().count())
+            .field("capacity", &self.capacity)
+            .field("inline_cached", &self.inline_cached)
+            .field("pool", &self.pool.get())
+            .finish_non_exhaustive()
+    }
+}

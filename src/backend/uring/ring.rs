@@ -1,0 +1,322 @@
+//! One ring of the kernel's, and what is in flight in it: [`Ring`].
+
+use super::UringError;
+use super::entry::{Segments, result};
+use crate::aio::{Completion, Finished};
+use crate::percpu::CachePadded;
+use crate::sync::{Mutex, MutexGuard, thread};
+use io_uring::{IoUring, cqueue, opcode, squeue};
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+/// Entries for requests that are not yet handed to the kernel; it takes them when there are so many.
+const BATCH: u32 = 128;
+
+/// How many completions are taken out under the lock at a time.
+const CHUNK: usize = 64;
+
+/// How often a request is begun again that ended though nobody wanted it to.
+const AGAIN: u8 = 8;
+
+/// How often the kernel is asked to cancel a request that it does not find, though it has it.
+const ASKED: u8 = 16;
+
+/// The user data of entries that cancel: no request's, whose names are never 0.
+const CANCEL: u64 = 0;
+
+/// A request in the kernel's hands.
+#[derive(Debug)]
+pub(super) struct Flight {
+    pub(super) work: Completion,
+    /// Kept for the kernel.
+    _segments: Segments,
+    /// How often the kernel was asked to cancel it.
+    asked: u8,
+    /// How often it was begun again.
+    again: u8,
+}
+
+impl Flight {
+    pub(super) fn new(work: Completion, segments: Segments) -> Self {
+        Self { work, _segments: segments, asked: 0, again: 0 }
+    }
+
+    /// Whether it ended only because the thread that had submitted it did, whose work the kernel cancels, or because
+    /// a signal came to that thread.
+    fn is_orphaned(&self, res: i32) -> bool {
+        matches!(-res, libc::ECANCELED | libc::EINTR)
+            && self.asked == 0
+            && self.again < AGAIN
+            && !self.work.is_dying()
+    }
+}
+
+/// Why a request was not taken.
+pub(super) enum NotPushed {
+    /// Somebody else has the ring at the moment.
+    Busy,
+    /// As many are in flight as there is room for completions.
+    Full,
+    /// Its context is being destroyed.
+    Dying,
+}
+
+/// What one look at the completions brought.
+#[derive(Default)]
+pub(super) struct Harvested {
+    pub(super) finished: Vec<Finished>,
+    /// To be begun again.
+    pub(super) orphans: Vec<Flight>,
+    /// Whether there is more.
+    pub(super) more: bool,
+}
+
+pub(super) struct Ring {
+    io: IoUring,
+    /// Requests in flight at most: half of the completions there is room for, the rest being for those of entries that
+    /// cancel.
+    limit: usize,
+    /// Also the right to touch either queue of `io`. Held for some instructions, never during a system call.
+    state: CachePadded<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    flights: HashMap<u64, Flight, BuildHasherDefault<Spread>>,
+    /// Entries that cancel and whose completion is to come.
+    cancels: usize,
+    /// Whether one of them did not find its request.
+    missed: bool,
+}
+
+/// A hash for names of requests, which differ in their lowest bits, and in a counter above.
+#[derive(Default)]
+struct Spread(u64);
+
+impl Hasher for Spread {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64((*byte).into()));
+    }
+
+    fn write_u64(&mut self, name: u64) {
+        // By the golden ratio, which leaves the lowest bits apart and mixes them into the highest.
+        self.0 = (self.0 ^ name).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+}
+
+impl Ring {
+    /// With room for so many requests in flight.
+    pub(super) fn new(capacity: u32) -> Result<Self, UringError> {
+        let completions = capacity.saturating_mul(2).clamp(2, 1 << 16).next_power_of_two();
+        let build = |all| {
+            let mut builder = IoUring::builder();
+            // The kernel's own wish for completions is at least one for each entry. A child would share the queues.
+            builder.setup_cqsize(completions).setup_clamp().dontfork();
+            if all {
+                // An entry that is wrong does not hold up those behind it.
+                builder.setup_submit_all();
+            }
+            builder.build(BATCH.min(completions / 2))
+        };
+        let io = match build(true) {
+            // Older than Linux 5.18.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => build(false),
+            built => built,
+        }?;
+        let params = io.params();
+        for (has, what) in [
+            (params.is_feature_nodrop(), "guarantee that completions are kept"),
+            (params.is_feature_submit_stable(), "guarantee that arguments are copied"),
+            (params.is_feature_fast_poll(), "internal polling"),
+            (params.is_feature_native_workers(), "workers that belong to the process"),
+        ] {
+            if !has {
+                return Err(UringError::TooOld(what));
+            }
+        }
+        let limit = params.cq_entries() as usize / 2;
+        Ok(Self { io, limit, state: CachePadded::default() })
+    }
+
+    pub(super) fn io(&self) -> &IoUring {
+        &self.io
+    }
+
+    /// Readable while there are completions.
+    pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
+        // SAFETY: open as long as `io` is.
+        unsafe { BorrowedFd::borrow_raw(self.io.as_raw_fd()) }
+    }
+
+    /// The queue of entries, of a ring whose lock is held.
+    fn entries(&self, _: &MutexGuard<'_, State>) -> squeue::SubmissionQueue<'_> {
+        // SAFETY: there is no other: each is made here, and gone before the lock is, since no caller keeps it.
+        unsafe { self.io.submission_shared() }
+    }
+
+    /// The queue of completions, of a ring whose lock is held.
+    fn completions(&self, _: &MutexGuard<'_, State>) -> cqueue::CompletionQueue<'_> {
+        // SAFETY: as in `entries`.
+        unsafe { self.io.completion_shared() }
+    }
+
+    /// Takes a request; the kernel has it after the next [`enter`](Self::enter).
+    ///
+    /// # Safety
+    ///
+    /// 1. `entry` is what was [prepared](super::entry::Known::prepare) of this flight.
+    pub(super) unsafe fn push(
+        &self,
+        flight: Flight,
+        entry: &squeue::Entry,
+        wait: bool,
+    ) -> Result<(), (Flight, NotPushed)> {
+        loop {
+            let mut state = match self.state.try_lock() {
+                Some(state) => state,
+                None if wait => self.state.lock(),
+                None => return Err((flight, NotPushed::Busy)),
+            };
+            // Under the lock: whoever destroys has it after the context is known to die, and finds what is in flight.
+            if flight.work.is_dying() {
+                return Err((flight, NotPushed::Dying));
+            }
+            let id = flight.work.id().into_raw();
+            // The same name can be another context's, if one ring serves two.
+            if state.flights.len() >= self.limit || state.flights.contains_key(&id) {
+                return Err((flight, NotPushed::Full));
+            }
+            // SAFETY: what it points to stays by 1.: the request in its slot until its completion is used, and the
+            // segments, on the heap; both until the kernel has completed it.
+            if unsafe { self.entries(&state).push(entry) }.is_ok() {
+                state.flights.insert(id, flight);
+                return Ok(());
+            }
+            drop(state);
+            self.enter();
+        }
+    }
+
+    /// Hands the entries to the kernel. Some of them may complete, and even wait for a busy file system, in here.
+    ///
+    /// # Panics
+    ///
+    /// If the kernel refuses the call, which it granted when the ring was made.
+    pub(super) fn enter(&self) {
+        loop {
+            match self.io.submitter().submit() {
+                Ok(_) => {}
+                // Interrupted, or out of memory for the moment.
+                Err(error)
+                    if matches!(error.raw_os_error(), Some(libc::EINTR | libc::EAGAIN | libc::EBUSY)) =>
+                {
+                    thread::yield_now();
+                }
+                Err(error) => {
+                    panic!("io_uring_enter was granted to this process and is now refused: {error}")
+                }
+            }
+            // Some may be left if memory was short. Whoever has the lock now finds them, or hands its own over later.
+            if self.state.try_lock().is_none_or(|state| self.entries(&state).is_empty()) {
+                return;
+            }
+        }
+    }
+
+    /// Takes up to [`CHUNK`] completions out, and has the kernel take what is held back. Nothing if somebody else is
+    /// about to.
+    pub(super) fn harvest(&self) -> Harvested {
+        let mut harvested = Harvested::default();
+        let Some(mut state) = self.state.try_lock() else { return harvested };
+        // Nothing of the queues is looked at while nothing is in flight: a child of the process has none.
+        if state.flights.is_empty() && state.cancels == 0 {
+            return harvested;
+        }
+        let mut queue = self.completions(&state);
+        for completion in queue.by_ref().take(CHUNK) {
+            state.settle(&completion, &mut harvested);
+        }
+        harvested.more = !queue.is_empty();
+        drop(queue);
+        let unsent = !self.entries(&state).is_empty();
+        let missed = !harvested.more && std::mem::take(&mut state.missed);
+        drop(state);
+        if unsent {
+            self.enter();
+        }
+        if missed {
+            self.cancel_if(|flight| (1..ASKED).contains(&flight.asked));
+        }
+        harvested
+    }
+
+    /// Asks the kernel to cancel a request; returns whether it is here.
+    pub(super) fn cancel(&self, id: u64) -> bool {
+        let state = self.state.lock();
+        let here = state.flights.contains_key(&id);
+        if here {
+            self.ask(state, &[id]);
+        }
+        here
+    }
+
+    /// Has the kernel begin what is held back, and asks it to cancel those that are `wanted`. Returns how many are in
+    /// flight.
+    pub(super) fn cancel_if(&self, wanted: impl Fn(&Flight) -> bool) -> usize {
+        let state = self.state.lock();
+        let n = state.flights.len();
+        if n > 0 {
+            let wanted = state.flights.iter().filter(|(_, flight)| wanted(flight));
+            let ids: Vec<u64> = wanted.map(|(id, _)| *id).collect();
+            self.ask(state, &ids);
+        }
+        n
+    }
+
+    fn ask<'a>(&'a self, mut state: MutexGuard<'a, State>, ids: &[u64]) {
+        for id in ids {
+            // Gone meanwhile, or there is no room for one more completion: who destroys asks again.
+            while state.flights.contains_key(id) && state.flights.len() + state.cancels < 2 * self.limit {
+                let entry = opcode::AsyncCancel::new(*id).build().user_data(CANCEL);
+                // SAFETY: it points to nothing.
+                if unsafe { self.entries(&state).push(&entry) }.is_ok() {
+                    state.cancels += 1;
+                    if let Some(flight) = state.flights.get_mut(id) {
+                        flight.asked = flight.asked.saturating_add(1);
+                    }
+                    break;
+                }
+                drop(state);
+                self.enter();
+                state = self.state.lock();
+            }
+        }
+        drop(state);
+        self.enter();
+    }
+}
+
+impl State {
+    fn settle(&mut self, completion: &cqueue::Entry, harvested: &mut Harvested) {
+        let (id, res) = (completion.user_data(), completion.result());
+        if id == CANCEL {
+            self.cancels -= 1;
+            // Between two steps, or complete already.
+            self.missed |= res == -libc::ENOENT;
+            return;
+        }
+        let Some(mut flight) = self.flights.remove(&id) else { return };
+        if flight.is_orphaned(res) {
+            flight.again += 1;
+            harvested.orphans.push(flight);
+        } else {
+            let result = result(&flight.work.request().op, res);
+            harvested.finished.push(flight.work.finish(result));
+        }
+    }
+}
