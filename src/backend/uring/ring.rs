@@ -19,9 +19,6 @@ const CHUNK: usize = 64;
 /// How often a request is begun again that ended though nobody wanted it to.
 const AGAIN: u8 = 8;
 
-/// How often the kernel is asked to cancel a request that it does not find, though it has it.
-const ASKED: u8 = 16;
-
 /// The user data of entries that cancel: no request's, whose names are never 0.
 const CANCEL: u64 = 0;
 
@@ -31,22 +28,22 @@ pub(super) struct Flight {
     pub(super) work: Completion,
     /// Kept for the kernel.
     _segments: Segments,
-    /// How often the kernel was asked to cancel it.
-    asked: u8,
+    /// Whether the kernel was asked to cancel it.
+    asked: bool,
     /// How often it was begun again.
     again: u8,
 }
 
 impl Flight {
     pub(super) fn new(work: Completion, segments: Segments) -> Self {
-        Self { work, _segments: segments, asked: 0, again: 0 }
+        Self { work, _segments: segments, asked: false, again: 0 }
     }
 
     /// Whether it ended only because the thread that had submitted it did, whose work the kernel cancels, or because
     /// a signal came to that thread.
     fn is_orphaned(&self, res: i32) -> bool {
         matches!(-res, libc::ECANCELED | libc::EINTR)
-            && self.asked == 0
+            && !self.asked
             && self.again < AGAIN
             && !self.work.is_dying()
     }
@@ -86,8 +83,6 @@ struct State {
     flights: HashMap<u64, Flight, BuildHasherDefault<Spread>>,
     /// Entries that cancel and whose completion is to come.
     cancels: usize,
-    /// Whether one of them did not find its request.
-    missed: bool,
 }
 
 /// A hash for names of requests, which differ in their lowest bits, and in a counter above.
@@ -244,13 +239,9 @@ impl Ring {
         harvested.more = !queue.is_empty();
         drop(queue);
         let unsent = !self.entries(&state).is_empty();
-        let missed = !harvested.more && std::mem::take(&mut state.missed);
         drop(state);
         if unsent {
             self.enter();
-        }
-        if missed {
-            self.cancel_if(|flight| (1..ASKED).contains(&flight.asked));
         }
         harvested
     }
@@ -281,13 +272,13 @@ impl Ring {
     fn ask<'a>(&'a self, mut state: MutexGuard<'a, State>, ids: &[u64]) {
         for id in ids {
             // Gone meanwhile, or there is no room for one more completion: who destroys asks again.
-            while state.flights.contains_key(id) && state.flights.len() + state.cancels < 2 * self.limit {
+            while state.flights.contains_key(id) && state.cancels < self.limit {
                 let entry = opcode::AsyncCancel::new(*id).build().user_data(CANCEL);
                 // SAFETY: it points to nothing.
                 if unsafe { self.entries(&state).push(&entry) }.is_ok() {
                     state.cancels += 1;
                     if let Some(flight) = state.flights.get_mut(id) {
-                        flight.asked = flight.asked.saturating_add(1);
+                        flight.asked = true;
                     }
                     break;
                 }
@@ -305,9 +296,8 @@ impl State {
     fn settle(&mut self, completion: &cqueue::Entry, harvested: &mut Harvested) {
         let (id, res) = (completion.user_data(), completion.result());
         if id == CANCEL {
+            // Whether it was found does not matter: it completes in any case.
             self.cancels -= 1;
-            // Between two steps, or complete already.
-            self.missed |= res == -libc::ENOENT;
             return;
         }
         let Some(mut flight) = self.flights.remove(&id) else { return };

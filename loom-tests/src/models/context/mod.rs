@@ -1,6 +1,7 @@
 //! The whole context on the null backend, and on ones whose requests wait for another thread.
 
 mod cancel;
+mod drive;
 mod end;
 mod life;
 mod table;
@@ -63,6 +64,7 @@ fn rest<B: Backend>(context: &Context<B>) -> Vec<u64> {
 }
 
 pub(super) fn models() -> Vec<Model> {
-    let parts = [life::models(), cancel::models(), visit::models(), end::models(), table::models()];
+    let parts =
+        [life::models(), cancel::models(), drive::models(), visit::models(), end::models(), table::models()];
     parts.into_iter().flatten().collect()
 }
