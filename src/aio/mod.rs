@@ -13,7 +13,8 @@
 //! 3. Capacity bounds requests in flight *and* events not yet read: completing never waits for a reader.
 //! 4. [`Completion`] is the one way to finish a request, and consumes itself.
 //! 5. Cancelling only hastens: a request that nobody has begun completes with `ECANCELED`, at once; any other as it
-//!    would have. One atomic word decides between who begins it and who cancels it.
+//!    would have, or as soon as its backend can end it. One atomic word decides between who begins it and who cancels
+//!    it.
 //! 6. Destroying refuses new requests, cancels what can be cancelled, waits for the rest, and leaves all events to be
 //!    read. Dropping does the same and waits as long as it takes.
 //!

@@ -40,7 +40,7 @@ thread_local! {
 ///
 /// Everything can be [cancelled](crate::Context::cancel) but what is with the device or, on the pool, runs. Destroying
 /// a context cancels all that can be. A request whose submitting thread ends before it, which makes the kernel give
-/// it up, is begun again by whoever harvests.
+/// it up, is begun again by whoever harvests, up to 8 times.
 ///
 /// # Progress
 ///
@@ -52,9 +52,11 @@ thread_local! {
 ///
 /// # Costs
 ///
-/// Three descriptors and more: one for each CPU that is used, and one to watch them. Per ring 64 bytes for each of 128
-/// entries, and 32 for each of `capacity`. A request is one system call, of which a batch shares one, and some 100 ns;
-/// each thread that sleeps in `get_events` is woken by each completion, even if it waits for many.
+/// A descriptor for each CPU that is used, and one to watch them. Per ring 64 bytes for each of 128 entries, and 32 for
+/// each of `capacity`. A request is some 200 ns and a system call, of which a batch shares one;
+/// what the file system cannot do without waiting costs a move to a worker of the kernel's and back, as on a pool. Each
+/// thread that sleeps in `get_events` is woken by each completion, even if it waits for many; a sleep makes and closes a
+/// descriptor.
 ///
 /// # When not to use it
 ///
@@ -100,8 +102,8 @@ pub struct Uring {
 }
 
 impl Uring {
-    /// With room for so many requests in flight on each CPU, at most 32 768: more are refused with `EAGAIN`. A context's
-    /// capacity is always enough.
+    /// With room for so many requests in flight on each CPU, at most 32 768: more are refused with `EAGAIN`. That of the
+    /// context is always enough. So the kernel always has room for a completion.
     ///
     /// # Errors
     ///
