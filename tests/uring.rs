@@ -4,8 +4,8 @@
 mod support;
 
 use ioctx::aio::{
-    Backend, CancelError, Context, DestroyError, Event, GetEventsError, Op, Readiness, Reason, Request,
-    RequestId,
+    Backend, CancelError, Completion, Context, DestroyError, Event, GetEventsError, Op, Readiness, Reason,
+    Request, RequestId, Submitted,
 };
 use ioctx::backend::{Uring, UringError};
 use std::fs::File;
@@ -450,6 +450,35 @@ fn a_thread_that_stands_still_holds_nobody_up() {
         assert_eq!(read(&context, 1)[0].result.as_ref().unwrap(), &1);
         open.write_all(b"x").unwrap();
     });
+}
+
+/// Backends within one that can lose them.
+struct Within(std::sync::RwLock<Option<Uring>>);
+
+impl Backend for Within {
+    fn submit(&self, work: Completion) -> Submitted {
+        let uring = self.0.read().unwrap();
+        let submitted = uring.as_ref().unwrap().submit(work);
+        uring.as_ref().unwrap().flush();
+        submitted
+    }
+}
+
+#[test]
+fn a_backend_that_is_dropped_early_waits_for_what_the_kernel_has() {
+    never_hang();
+    let uring = match Uring::new(8) {
+        Ok(uring) => uring.inline_cached(false),
+        Err(why) => return skip(why),
+    };
+    let context = Context::new(8, Within(Some(uring).into())).unwrap();
+    let (reader, _writer) = pipe();
+    (0..7).for_each(|_| _ = context.submit(endless(&reader)).unwrap());
+    let done = context.submit(Request::nop()).unwrap();
+    drop(context.backend().0.write().unwrap().take());
+    for event in read(&context, 8) {
+        assert_eq!(code(&event), if event.id == done { None } else { CANCELED });
+    }
 }
 
 #[test]

@@ -53,10 +53,9 @@ thread_local! {
 /// # Costs
 ///
 /// A descriptor for each CPU that is used, and one to watch them. Per ring 64 bytes for each of 128 entries, and 32 for
-/// each of `capacity`. A request is some 200 ns and a system call, of which a batch shares one;
-/// what the file system cannot do without waiting costs a move to a worker of the kernel's and back, as on a pool. Each
-/// thread that sleeps in `get_events` is woken by each completion, even if it waits for many; a sleep makes and closes a
-/// descriptor.
+/// each of `capacity`. A request is some 200 ns and a system call, of which a batch shares one; what the file system
+/// cannot do without waiting costs a move to a worker of the kernel's and back, as on a pool. Each thread that sleeps
+/// in `get_events` is woken by each completion, even if it waits for many, and makes a descriptor for its sleep.
 ///
 /// # When not to use it
 ///
@@ -102,8 +101,8 @@ pub struct Uring {
 }
 
 impl Uring {
-    /// With room for so many requests in flight on each CPU, at most 32 768: more are refused with `EAGAIN`. That of the
-    /// context is always enough. So the kernel always has room for a completion.
+    /// With room for so many requests in flight on each CPU, at most 32 768: more are refused with `EAGAIN`. The
+    /// capacity of the context is always enough. The kernel has room for every completion, therefore.
     ///
     /// # Errors
     ///
