@@ -183,3 +183,37 @@ fn rseq_is_taken_away_later() {
     // This thread is registered, and none of those to come will be.
     everything_works();
 }
+
+#[test]
+#[cfg(feature = "uring")]
+fn io_uring_is_refused() {
+    use ioctx::backend::{Uring, UringError};
+    let cases = [
+        (libc::ENOSYS, "Missing"),
+        (libc::EPERM, "Forbidden"),
+        (libc::ENOMEM, "Memory"),
+        (libc::EMFILE, "Descriptors"),
+    ];
+    match process::role() {
+        None => {
+            for (errno, reason) in cases {
+                let filter = Refusal::of(libc::SYS_io_uring_setup, errno).filter();
+                let mut child = process::again("io_uring_is_refused", reason);
+                // SAFETY: async-signal-safe: two system calls, no allocation.
+                unsafe {
+                    std::os::unix::process::CommandExt::pre_exec(&mut child, move || {
+                        Refusal::install(&filter)
+                    })
+                };
+                if let Err(error) = process::run(child) {
+                    return skip(format_args!("seccomp: {error}"));
+                }
+            }
+        }
+        Some(reason) => {
+            let error: UringError = Uring::new(8).expect_err("refused");
+            assert_eq!(format!("{error:?}"), reason);
+            assert!(error.to_string().contains("io_uring") || error.to_string().contains("rings"), "{error}");
+        }
+    }
+}

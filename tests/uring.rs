@@ -7,7 +7,7 @@ use ioctx::aio::{
     Backend, CancelError, Completion, Context, DestroyError, Event, GetEventsError, Op, Readiness, Reason,
     Request, RequestId, Submitted,
 };
-use ioctx::backend::{Uring, UringError};
+use ioctx::backend::Uring;
 use std::fs::File;
 use std::future::Future;
 use std::io::{PipeReader, PipeWriter, Read, Write};
@@ -576,38 +576,4 @@ fn a_child_leaves_its_parents_requests_alone() {
     writer.write_all(b"parent").unwrap();
     assert_eq!(read(&context, 1)[0].result.as_ref().unwrap(), &6);
     assert_eq!(one(&idle, Request::nop()).result.unwrap(), 0);
-}
-
-#[test]
-#[cfg(target_arch = "x86_64")]
-fn the_reason_is_named_where_there_is_none() {
-    use support::{process, seccomp::Refusal};
-    let cases = [
-        (libc::ENOSYS, "Missing"),
-        (libc::EPERM, "Forbidden"),
-        (libc::ENOMEM, "Memory"),
-        (libc::EMFILE, "Descriptors"),
-    ];
-    match process::role() {
-        None => {
-            for (errno, reason) in cases {
-                let filter = Refusal::of(libc::SYS_io_uring_setup, errno).filter();
-                let mut child = process::again("the_reason_is_named_where_there_is_none", reason);
-                // SAFETY: async-signal-safe: two system calls, no allocation.
-                unsafe {
-                    std::os::unix::process::CommandExt::pre_exec(&mut child, move || {
-                        Refusal::install(&filter)
-                    })
-                };
-                if let Err(error) = process::run(child) {
-                    return skip(format_args!("seccomp: {error}"));
-                }
-            }
-        }
-        Some(reason) => {
-            let error: UringError = Uring::new(8).expect_err("refused");
-            assert_eq!(format!("{error:?}"), reason);
-            assert!(error.to_string().contains("io_uring") || error.to_string().contains("rings"), "{error}");
-        }
-    }
 }
