@@ -16,7 +16,7 @@ impl<B: Backend> Context<B> {
     /// runtime. The event comes there and nowhere else: no reader has to run for it, and none takes it away.
     ///
     /// The request is begun by this call, polled or not. It is as lock-free as `submit` is, and does not wait for room.
-    /// Where the backend has to be looked at ([`Backend::descriptor`](super::Backend::descriptor)), it completes while
+    /// Where the backend has to be looked at ([`Backend::poll`](super::Backend::poll)), it completes while
     /// somebody reads events, or destroys; polling does not look.
     ///
     /// # Errors
