@@ -33,7 +33,7 @@ impl<B: Backend> Context<B> {
     /// ) -> Result<Vec<u8>, Box<dyn std::error::Error>> {
     ///     let event = context.start(Request::read(file, vec![0; 4096], 0))?.await;
     ///     let read = event.result?;
-    ///     let mut block = event.request.into_buffer().expect("a read has one");
+    ///     let mut block = event.request.into_buffer::<Vec<u8>>().expect("a read has one");
     ///     block.truncate(read);
     ///     Ok(block)
     /// }
@@ -120,7 +120,7 @@ impl<B: Backend> Context<B> {
 /// let bytes = block_on(async {
 ///     context.start(Request::write(file.clone(), b"hello".to_vec(), 0))?.await.result?;
 ///     let event = context.start(Request::read(file, vec![0; 5], 0))?.await;
-///     Ok::<_, Box<dyn std::error::Error>>(event.request.into_buffer())
+///     Ok::<_, Box<dyn std::error::Error>>(event.request.into_buffer::<Vec<u8>>())
 /// })?;
 /// assert_eq!(bytes.unwrap(), b"hello");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
