@@ -4,8 +4,7 @@
 mod support;
 
 use ioctx::aio::{
-    AlignedBuffer, Backend, Buffer, BufferMut, Context, Custom, Event, FileRef, Op, Operation, Readiness,
-    Request,
+    AlignedBuffer, Backend, Buffer, BufferMut, Context, Custom, FileRef, Op, Operation, Readiness, Request,
 };
 use ioctx::backend::{Null, Threads, Zero};
 use std::cell::Cell;
@@ -13,27 +12,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::thread;
-
-fn file() -> Arc<File> {
-    let mut file = tempfile::tempfile().unwrap();
-    file.write_all(&[5; 4096]).unwrap();
-    Arc::new(file)
-}
-
-fn run<B: Backend>(context: &Context<B>, request: Request) -> Event {
-    context.submit(request).unwrap();
-    let mut events = Vec::new();
-    assert_eq!(context.get_events(1, 1, None, &mut events), Ok(1));
-    events.pop().unwrap()
-}
-
-/// A pool that does everything in its threads, and one that does what is cached in the submitter.
-fn pools() -> impl Iterator<Item = Context<Threads>> {
-    [false, true].into_iter().map(|inline| {
-        let threads = Threads::new(1).unwrap().inline_cached(inline);
-        Context::new(8, threads).unwrap()
-    })
-}
+use support::requests::{file, pools, run};
 
 /// Throws something that throws once more when it is dropped.
 struct Grenade;

@@ -1,21 +1,24 @@
 //! Requests of every kind with buffers of every kind, through every end a request can come to: whatever happens, the
 //! buffer stays where it is and comes back, or is dropped, exactly once.
 
+mod support;
+
 use ioctx::aio::{
     AlignedBuffer, Argument, Backend, Buffer, BufferMut, Completion, Context, Event, IoBuf, IoBufMut, Op,
     RawBuffer, Reason, Request, Submitted,
 };
-use ioctx::backend::{Null, Threads, Zero};
+use ioctx::backend::{Null, Zero};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use support::requests::{file, pools, run};
 
 /// The system's allocator, which counts what each thread asks for.
 struct Counting;
@@ -101,27 +104,6 @@ unsafe impl IoBuf for Counted {
 
 // SAFETY: 1. made from an exclusive reference.
 unsafe impl IoBufMut for Counted {}
-
-fn file() -> Arc<File> {
-    let mut file = tempfile::tempfile().unwrap();
-    file.write_all(&[5; 4096]).unwrap();
-    Arc::new(file)
-}
-
-fn run<B: Backend>(context: &Context<B>, request: Request) -> Event {
-    context.submit(request).unwrap();
-    let mut events = Vec::new();
-    assert_eq!(context.get_events(1, 1, None, &mut events), Ok(1));
-    events.pop().unwrap()
-}
-
-/// A pool that does everything in its threads, and one that does what is cached in the submitter.
-fn pools() -> impl Iterator<Item = Context<Threads>> {
-    [false, true].into_iter().map(|inline| {
-        let threads = Threads::new(1).unwrap().inline_cached(inline);
-        Context::new(8, threads).unwrap()
-    })
-}
 
 /// Writes the owner's bytes to a file, and gives it back from where it was.
 fn written<T: IoBuf + Deref<Target = [u8]>>(context: &Context<impl Backend>, real: bool, owner: T) -> T {

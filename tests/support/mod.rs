@@ -5,6 +5,7 @@
 pub mod hostile;
 #[cfg(target_os = "linux")]
 pub mod process;
+pub mod requests;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub mod seccomp;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
