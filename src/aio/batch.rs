@@ -8,7 +8,7 @@ use std::ptr::NonNull;
 use std::slice;
 
 /// How many events of one batch are published together.
-const TOGETHER: usize = 64;
+pub(super) const TOGETHER: usize = 64;
 
 impl<B: Backend> Context<B> {
     /// Hands requests over, first to last, until one is not accepted. Those that were are removed from
@@ -48,7 +48,8 @@ impl<B: Backend> Context<B> {
         batch: &mut Vec<Request>,
         mut accepted: impl FnMut(RequestId),
     ) -> Result<usize, BatchError> {
-        let mut progress = Progress::new(self.shared, batch);
+        let (mut tags, mut events) = ([MaybeUninit::uninit(); TOGETHER], [MaybeUninit::uninit(); TOGETHER]);
+        let mut progress = Progress::new(self.shared, batch, &mut tags, &mut events);
         let mut stopped = None;
         while let Some(request) = progress.next() {
             // SAFETY: a whole request, which stays in the batch if it is refused.
@@ -84,18 +85,23 @@ struct Progress<'a> {
     accepted: usize,
     total: usize,
     /// Tags for those to come, and a reference for each: the first `places` of these.
-    tags: [MaybeUninit<u32>; TOGETHER],
+    tags: &'a mut [MaybeUninit<u32>; TOGETHER],
     places: usize,
-    events: Events,
+    events: Events<'a>,
 }
 
 impl<'a> Progress<'a> {
-    fn new(shared: NonNull<Shared>, batch: &'a mut Vec<Request>) -> Self {
+    #[inline]
+    fn new(
+        shared: NonNull<Shared>,
+        batch: &'a mut Vec<Request>,
+        tags: &'a mut [MaybeUninit<u32>; TOGETHER],
+        events: &'a mut Room,
+    ) -> Self {
         let total = batch.len();
         // SAFETY: shorter. Until our `drop` the elements are ours.
         unsafe { batch.set_len(0) };
-        let tags = [MaybeUninit::uninit(); TOGETHER];
-        Self { shared, batch, accepted: 0, total, tags, places: 0, events: Events::new() }
+        Self { shared, batch, accepted: 0, total, tags, places: 0, events: Events::new(events) }
     }
 
     /// A tag, and a reference of `reqs` for it, of several that are taken at a time.
@@ -132,11 +138,13 @@ impl<'a> Progress<'a> {
 impl Drop for Progress<'_> {
     fn drop(&mut self) {
         let left = self.total - self.accepted;
-        let start = self.batch.as_mut_ptr();
-        // SAFETY: the last `left` of the elements it had move to the front, and are what it has then.
-        unsafe {
-            start.copy_from(start.add(self.accepted), left);
-            self.batch.set_len(left);
+        if left > 0 {
+            let start = self.batch.as_mut_ptr();
+            // SAFETY: the last `left` of the elements it had move to the front, and are what it has then.
+            unsafe {
+                start.copy_from(start.add(self.accepted), left);
+                self.batch.set_len(left);
+            }
         }
         self.events.publish(self.shared);
         if self.places > 0 {
@@ -150,17 +158,20 @@ impl Drop for Progress<'_> {
     }
 }
 
+/// Where [`Events`] are collected: the caller's, since it would be copied each time they are moved.
+pub(super) type Room = [MaybeUninit<ring::Event>; TOGETHER];
+
 /// Finished requests whose events are to be published together. Each comes with the duty to do so.
-pub(super) struct Events {
-    events: [MaybeUninit<ring::Event>; TOGETHER],
+pub(super) struct Events<'a> {
+    events: &'a mut Room,
     /// How many have been written.
     ready: usize,
 }
 
-impl Events {
+impl<'a> Events<'a> {
     #[inline]
-    pub(super) fn new() -> Self {
-        Self { events: [const { MaybeUninit::uninit() }; TOGETHER], ready: 0 }
+    pub(super) fn new(room: &'a mut Room) -> Self {
+        Self { events: room, ready: 0 }
     }
 
     #[inline]

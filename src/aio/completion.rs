@@ -198,7 +198,7 @@ impl Finished {
 
     #[inline(always)]
     fn event(&self) -> ring::Event {
-        ring::Event { data: self.id.into_raw(), obj: 0, res: self.res, res2: 0 }
+        event_of(self.id, self.res)
     }
 }
 
@@ -213,6 +213,12 @@ impl fmt::Debug for Finished {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Finished").field("id", &self.id).field("res", &self.res).finish()
     }
+}
+
+/// What is published of a request.
+#[inline(always)]
+pub(super) fn event_of(id: RequestId, res: i64) -> ring::Event {
+    ring::Event { data: id.into_raw(), obj: 0, res, res2: 0 }
 }
 
 /// What `finish` makes of an error.

@@ -1,10 +1,11 @@
 //! Driving a backend that does not complete by itself, and sleeping meanwhile.
 
-use super::batch::Events;
+use super::batch::{Events, TOGETHER};
 use super::shared::Shared;
 use super::{Backend, Context, Finished};
 use crate::sync::time::{Duration, Instant, expired};
 use crate::wait::Outcome;
+use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 
 /// How long a destroyer sleeps before it asks again for the early end of what still runs: what is just between two
@@ -12,13 +13,13 @@ use std::ptr::NonNull;
 const ASK_AGAIN: Duration = Duration::from_millis(20);
 
 /// What the backend has passed on, and how much that was. Published together, also if the backend panics.
-struct Harvest {
+struct Harvest<'a> {
     shared: NonNull<Shared>,
-    events: Events,
+    events: Events<'a>,
     n: usize,
 }
 
-impl Drop for Harvest {
+impl Drop for Harvest<'_> {
     #[inline(always)]
     fn drop(&mut self) {
         if self.n > 0 {
@@ -30,7 +31,8 @@ impl Drop for Harvest {
 /// Publishes what the backend has to pass on. Returns how many requests that were.
 #[inline(always)]
 pub(super) fn harvest<B: Backend + ?Sized>(shared: NonNull<Shared>, backend: &B) -> usize {
-    let mut harvest = Harvest { shared, events: Events::new(), n: 0 };
+    let mut room = [MaybeUninit::uninit(); TOGETHER];
+    let mut harvest = Harvest { shared, events: Events::new(&mut room), n: 0 };
     backend.poll(&mut |finished: Finished| {
         harvest.n += 1;
         harvest.events.push(shared, finished);

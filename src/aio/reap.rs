@@ -69,7 +69,7 @@ impl<B: Backend> Context<B> {
     }
 
     /// Both of them: `read_up_to` reads at most so many events, and says how many.
-    #[inline]
+    #[inline(always)]
     fn reap(
         &self,
         min: usize,
@@ -80,27 +80,37 @@ impl<B: Backend> Context<B> {
         if min > max {
             return Err(GetEventsError::Range { min, max });
         }
+        self.harvest();
+        let read = if max > 0 { read_up_to(max) } else { 0 };
+        // With an event in hand, nothing else is worth a report.
+        if read >= min.max(1) { Ok(read) } else { self.reap_more(min, max, deadline, read, read_up_to) }
+    }
+
+    /// [`reap`](Self::reap) where the first look was not enough, which found `read` events.
+    #[inline(never)]
+    fn reap_more(
+        &self,
+        min: usize,
+        max: usize,
+        deadline: Option<Instant>,
+        mut read: usize,
+        mut read_up_to: impl FnMut(usize) -> usize,
+    ) -> Result<usize, GetEventsError> {
         let shared = self.shared();
-        let mut read = 0;
         let mut backoff = hint::Backoff::default();
         // A wake-up that was meant for us is handed on, if there is something left to wake for; also if the visitor
         // panics.
         let mut announced = Announced(shared, false);
         let mut interrupted = false;
-        let mut slept = false;
         let ended = loop {
-            if self.harvest() == 0 && mem::take(&mut slept) && is_driven(&self.backend) {
-                // Woken for what somebody else harvests at the moment, or has: let it get on.
-                hint::contended();
-                thread::yield_now();
-            }
-            // Before the look at the ring: every event of a context that is found finished is visible then.
-            let finished = shared.is_finished();
-            if read < max {
-                read += read_up_to(max - read);
-            }
-            if finished && shared.queue.is_empty() {
-                break Some(GetEventsError::Dying);
+            if shared.is_finished() {
+                // Every event there will be is visible now.
+                if read < max {
+                    read += read_up_to(max - read);
+                }
+                if shared.queue.is_empty() {
+                    break Some(GetEventsError::Dying);
+                }
             }
             if interrupted {
                 break Some(GetEventsError::Interrupted);
@@ -108,25 +118,27 @@ impl<B: Backend> Context<B> {
             if read >= min || expired(deadline) {
                 break None;
             }
-            if backoff.wait() {
-                continue;
+            let mut slept = false;
+            if !backoff.wait() {
+                // Not more than can be there, or nobody would ever wake us.
+                let wanted = (min - read).min(self.capacity() as usize) as u32;
+                let there = || shared.enough() >= wanted || shared.is_finished();
+                let outcome = self.sleep(wanted, deadline, there);
+                slept = outcome.is_some();
+                interrupted = outcome == Some(Outcome::Interrupted);
+                if mem::replace(&mut announced.1, true) && !slept {
+                    // Not the first time: another reader holds the lane. Let it get on.
+                    hint::contended();
+                    thread::yield_now();
+                }
             }
-            // Not more than can be there, or nobody would ever wake us.
-            let wanted = (min - read).min(self.capacity() as usize) as u32;
-            let there = || shared.enough() >= wanted || shared.is_finished();
-            match self.sleep(wanted, deadline, there) {
-                None => {
-                    if mem::replace(&mut announced.1, true) {
-                        // Not the first time: another reader holds the lane. Let it get on.
-                        hint::contended();
-                        thread::yield_now();
-                    }
-                }
-                Some(outcome) => {
-                    announced.1 = true;
-                    slept = true;
-                    interrupted = outcome == Outcome::Interrupted;
-                }
+            if self.harvest() == 0 && slept && is_driven(&self.backend) {
+                // Woken for what somebody else harvests at the moment, or has: let it get on.
+                hint::contended();
+                thread::yield_now();
+            }
+            if read < max {
+                read += read_up_to(max - read);
             }
         };
         drop(announced);

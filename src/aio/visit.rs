@@ -1,13 +1,12 @@
 //! Events shown in place: [`Visited`].
 
-use super::completion::result;
+use super::completion::{event_of, result};
 use super::id::RequestId;
 use super::shared::{CHUNK, Shared};
 use super::{Event, Request};
-use crate::ring;
 use std::mem::{ManuallyDrop, MaybeUninit};
 use std::ops::Range;
-use std::{fmt, io, ptr, slice};
+use std::{fmt, io, ptr};
 
 /// An event whose request still lies in its slot: what a visitor of [`Context::visit`](super::Context::visit) is shown.
 ///
@@ -98,43 +97,56 @@ impl Drop for PutTag<'_> {
 }
 
 /// Events that are out of the ring and not visited yet: those of a range of places. Dropped, they go back.
-struct Hand<'a> {
+struct Hand<'a, const N: usize> {
     shared: &'a Shared,
-    events: [MaybeUninit<ring::Event>; CHUNK],
+    /// Lent by the caller: it would be copied when this is moved.
+    events: &'a mut [MaybeUninit<(RequestId, i64)>; N],
     left: Range<usize>,
 }
 
-impl<'a> Hand<'a> {
-    /// Takes up to `n` events, at most [`CHUNK`].
-    fn take(shared: &'a Shared, n: usize) -> Self {
-        let mut hand = Self { shared, events: [MaybeUninit::uninit(); CHUNK], left: 0..0 };
+impl<'a, const N: usize> Hand<'a, N> {
+    /// Takes up to `n` events, at most `N`.
+    #[inline(always)]
+    fn take(shared: &'a Shared, n: usize, events: &'a mut [MaybeUninit<(RequestId, i64)>; N]) -> Self {
+        let mut hand = Self { shared, events, left: 0..0 };
         shared.queue.read(n, |run| {
             for event in run {
-                hand.events[hand.left.end].write(*event);
+                hand.events[hand.left.end].write((RequestId::from_raw(event.data), event.res));
                 hand.left.end += 1;
             }
         });
         hand
     }
 
+    #[inline(always)]
     fn next(&mut self) -> Option<Visited<'a>> {
         let place = self.left.next()?;
         // SAFETY: in the range, so written.
-        let event = unsafe { self.events[place].assume_init() };
+        let (id, res) = unsafe { self.events[place].assume_init() };
         // SAFETY: 1. the event has handed them over.
-        Some(unsafe { Visited::new(self.shared, RequestId::from_raw(event.data), event.res) })
+        Some(unsafe { Visited::new(self.shared, id, res) })
     }
 }
 
-impl Drop for Hand<'_> {
-    fn drop(&mut self) {
-        let left = &self.events[self.left.clone()];
-        if !left.is_empty() {
-            // SAFETY: in the range, so written; `MaybeUninit<T>` has the layout of `T`.
-            let left = unsafe { slice::from_raw_parts(left.as_ptr().cast(), left.len()) };
+impl<const N: usize> Hand<'_, N> {
+    /// Puts back what is left.
+    #[cold]
+    fn put_back(&mut self) {
+        for event in &self.events[self.left.clone()] {
+            // SAFETY: in the range, so written.
+            let (id, res) = unsafe { event.assume_init() };
             // There is room: their tags are still out.
-            self.shared.queue.publish(left);
-            self.shared.wait.notify(|| self.shared.enough());
+            self.shared.queue.publish_one(event_of(id, res));
+        }
+        self.shared.wait.notify(|| self.shared.enough());
+    }
+}
+
+impl<const N: usize> Drop for Hand<'_, N> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        if !self.left.is_empty() {
+            self.put_back();
         }
     }
 }
@@ -142,7 +154,7 @@ impl Drop for Hand<'_> {
 impl Shared {
     /// Takes one event out, if there is one, and no other reader is just at it.
     pub(super) fn take_one(&self) -> Option<Event> {
-        Hand::take(self, 1).next().map(Visited::into_event)
+        Hand::take(self, 1, &mut [MaybeUninit::uninit()]).next().map(Visited::into_event)
     }
 
     /// Shows up to `max` events to `visitor`, and not more than the capacity: submitters may be quicker than we are.
@@ -153,7 +165,8 @@ impl Shared {
             let chunk = (max - visited).min(CHUNK);
             // Out of the lanes, which have their slots back: whoever is given a tag by the visitor must find room to
             // complete. And the visitor may read other events meanwhile.
-            let mut hand = Hand::take(self, chunk);
+            let mut events = [MaybeUninit::uninit(); CHUNK];
+            let mut hand = Hand::take(self, chunk, &mut events);
             let n = hand.left.len();
             while let Some(event) = hand.next() {
                 visitor(event);

@@ -66,7 +66,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "context.visit_destroy",
             checks: "a visitor against a destroyer: it is shown the event, whoever comes after is told of the end",
             bound: Some(4),
-            least: 6840,
+            least: 3730,
             body: || {
                 let context = Arc::new(Context::new(1, Null).unwrap());
                 context.submit(nop(7)).unwrap();
