@@ -28,7 +28,7 @@
 //! producer and one consumer. Before a submitter uses one again it looks whether the first word in it is that of the
 //! right block. Of ours whole requests come back and are submitted again, with buffer and file, of the others a word.
 //! Those per thread have as many buffers as they read at a time, the loops of `pread` one each, which stay in the
-//! nearest cache. Before anybody is timed, every byte is looked at.
+//! nearest cache, or 256 in turn, as the submitters have: what the caches have to do with it. Before anybody is timed, every byte is looked at.
 //!
 //! How much of that time is ours is told by an identical run over a backend that leaves the system call out: its time
 //! over the time of the run that reads. That is an upper bound, since it has in it what the loop itself does, the
@@ -48,6 +48,7 @@ const SHARED_RING: &str = "io_uring behind a mutex";
 const OWN_RING: &str = "io_uring per thread, no reaper";
 const OWN: &str = "ioctx Context per thread, no reaper";
 const PREAD: &str = "pread loops, no reaper (floor)";
+const PREAD_ROUND: &str = "pread loops, 256 buffers each, no reaper";
 const NO_READ: &str = "ioctx Context, reads left out";
 
 const SUBMITTERS: usize = 4;
@@ -110,8 +111,8 @@ mod reads {
     use super::*;
     use ioctx::backend::Threads;
     use ioctx_benches::context::cached::{
-        KernelReads, Look, NoRead, Numbered, OwnReads, Pread, Reader, Reads, Rig, SharedReads, apart, check,
-        check_apart,
+        IN_FLIGHT, KernelReads, Look, NoRead, Numbered, OwnReads, Pread, Reader, Reads, Rig, SharedReads,
+        apart, check, check_apart,
     };
     use std::path::Path;
     use std::sync::Arc;
@@ -154,7 +155,8 @@ mod reads {
             shared::<KernelReads>(KERNEL, file, Look::All),
             shared::<SharedReads>(SHARED_RING, file, Look::All),
             own::<OwnReads>(OWN_RING, file),
-            own::<Pread>(PREAD, file),
+            own::<Pread<1>>(PREAD, file),
+            own::<Pread<IN_FLIGHT>>(PREAD_ROUND, file),
             shared::<ioctx::Context<NoRead>>(NO_READ, file, Look::First),
         ];
         [1, 16].into_iter().fold(Contest::new(CACHED), |contest, batch| {
@@ -209,6 +211,12 @@ const TARGETS: &[Target] = targets! {
     "reads, by 16, kernel AIO: times ours", ">= 1.5", |run| over(run, CACHED, KERNEL, 16);
     "reads, one by one, ours: times pread loops", "<= 1.1", |run| under(run, CACHED, PREAD, 1);
     "reads, by 16, ours: times pread loops", "<= 1.1", |run| under(run, CACHED, PREAD, 16);
+    "reads, one by one, ours: times pread loops with as many buffers", "<= 1.1", |run| {
+        under(run, CACHED, PREAD_ROUND, 1)
+    };
+    "reads, by 16, ours: times pread loops with as many buffers", "<= 1.1", |run| {
+        under(run, CACHED, PREAD_ROUND, 16)
+    };
     "reads, one by one, switches of kernel AIO: times ours", ">= 50", |run| switched(run, CACHED, KERNEL, 1);
     "reads, by 16, switches of kernel AIO: times ours", ">= 50", |run| switched(run, CACHED, KERNEL, 16);
     "reads, one by one, without the system call: % of the time", "< 3", |run| {

@@ -8,26 +8,37 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-/// `pread`, always into the same buffer, which nobody else is given and which stays in the nearest cache.
+/// `pread` into one of so many buffers after the other, which nobody else is given. A single one stays in the nearest
+/// cache.
 #[derive(Debug)]
-pub struct Pread {
+pub struct Pread<const BUFFERS: usize> {
     file: Arc<File>,
-    buffer: AlignedBuffer,
+    buffers: Vec<AlignedBuffer>,
+    next: usize,
 }
 
-impl Reader for Pread {
+impl<const BUFFERS: usize> Reader for Pread<BUFFERS> {
     fn open(file: &Arc<File>, _batch: usize) -> io::Result<Self> {
-        let mut buffer = AlignedBuffer::new(BLOCK, BLOCK).map_err(io::Error::other)?;
-        buffer.fill(0xff);
-        Ok(Self { file: file.clone(), buffer })
+        let buffer = |_| {
+            let mut buffer = AlignedBuffer::new(BLOCK, BLOCK).map_err(io::Error::other)?;
+            buffer.fill(0xff);
+            Ok(buffer)
+        };
+        Ok(Self {
+            file: file.clone(),
+            buffers: (0..BUFFERS).map(buffer).collect::<io::Result<_>>()?,
+            next: 0,
+        })
     }
 
     #[inline]
     fn read(&mut self, numbers: &[u32], mut each: impl FnMut(u32, &[u8])) {
         for number in numbers {
-            let read = self.file.read_at(&mut self.buffer, offset(*number));
+            let buffer = &mut self.buffers[self.next];
+            let read = self.file.read_at(buffer, offset(*number));
             assert!(matches!(read, Ok(BLOCK)), "all blocks are whole");
-            each(*number, &self.buffer);
+            each(*number, buffer);
+            self.next = if self.next + 1 < BUFFERS { self.next + 1 } else { 0 };
         }
     }
 }
