@@ -40,6 +40,9 @@ pub enum Submitted {
 /// 9. A panic goes through to the caller of the context. Requests that were accepted before it are as safe
 ///    as any; the one on its way completes, since its completion is dropped.
 ///
+/// Whether a backend keeps it is what `backend::conformance` looks for, with the feature of that name: a suite of checks
+/// that every backend of this crate passes.
+///
 /// # Examples
 ///
 /// ```

@@ -7,8 +7,11 @@
 //! | [`Zero`] | nothing, like `/dev/zero` | in the submitter |
 //! | [`Threads`] | real I/O on any file, polls, operations of the user's own | what is cached in the submitter, the rest on a pool |
 //!
-//! On Linux, with the feature `uring`, there is `Uring` as well: every operation on any file, in the kernel.
+//! On Linux, with the feature `uring`, there is `Uring` as well: every operation on any file, in the kernel. With the
+//! feature `conformance` there are the checks that each of them has to pass.
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod null;
 mod threads;
 #[cfg(all(target_os = "linux", feature = "uring"))]

@@ -1,0 +1,116 @@
+//! Every backend passes the suite for backends, also where the kernel refuses what others need; one that is broken does
+//! not. And what no check inside a process can see: what is left of one that was killed.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+use ioctx::aio::Backend;
+use ioctx::backend::conformance::{self, Capability, Outcome, Suite};
+use ioctx::backend::{Null, Threads, Zero};
+use std::time::Instant;
+
+/// Runs all that applies, with files on a real disk.
+fn pass(suite: Suite) {
+    let begun = Instant::now();
+    let report = suite.dir(env!("CARGO_TARGET_TMPDIR")).run();
+    println!("{report}, {:?}", begun.elapsed());
+    report.assert();
+}
+
+/// A backend that does real I/O, each operation of it: a line for each such.
+fn does_all<B: Backend + 'static>(make: impl Fn() -> B + Send + Sync + 'static) {
+    pass(Suite::new(make));
+}
+
+#[test]
+fn threads() {
+    does_all(|| Threads::new(2).unwrap().inline_cached(false));
+}
+
+#[test]
+fn threads_that_leave_what_is_cached_to_submitters() {
+    does_all(|| Threads::new(2).unwrap());
+}
+
+#[test]
+fn one_thread() {
+    pass(Suite::new(|| Threads::new(1).unwrap()).requests(10_000));
+}
+
+#[test]
+#[cfg(all(target_os = "linux", feature = "uring"))]
+fn uring() {
+    use ioctx::backend::Uring;
+    if let Err(why) = Uring::new(8) {
+        return support::skip(why);
+    }
+    does_all(|| Uring::new(conformance::CAPACITY).unwrap().inline_cached(false));
+    does_all(|| Uring::new(conformance::CAPACITY).unwrap());
+}
+
+/// A backend that transfers nothing.
+fn does_nothing<B: Backend + 'static>(make: impl Fn() -> B + Send + Sync + 'static) {
+    let without = [Capability::Files, Capability::Pipes, Capability::Poll, Capability::Custom];
+    pass(without.into_iter().fold(Suite::new(make), Suite::without));
+}
+
+#[test]
+fn null_devices() {
+    does_nothing(|| Null);
+    does_nothing(|| Zero);
+}
+
+/// One check that passes.
+fn nop() -> Suite {
+    Suite::new(|| Null).only(["nop"])
+}
+
+#[test]
+fn reports_say_what_was_tried_and_what_was_not() {
+    let report = nop().run();
+    assert!(report.is_passed());
+    assert_eq!(report.to_string(), "passed   nop\n1 passed, 0 failed, 0 skipped");
+    assert_eq!((report.outcome("nop"), report.outcome("load")), (Some(&Outcome::Passed), None));
+
+    let report = nop().only(["load"]).without(Capability::Files).run();
+    assert!(report.is_passed());
+    let why = "the backend is without Files".to_owned();
+    assert_eq!(report.outcome("load"), Some(&Outcome::Skipped(why)));
+
+    let report = nop().skip("nop", "why not").run();
+    assert!(!report.is_passed(), "nothing was tried");
+    assert_eq!(report.to_string(), "skipped  nop: why not\n0 passed, 0 failed, 1 skipped");
+
+    let report = nop().only(["nope"]).skip("pon", "").run();
+    assert!(!report.is_passed(), "names that are none");
+    assert_eq!(Vec::from_iter(report.unknown()), ["pon", "nope"]);
+    assert!(report.to_string().contains("UNKNOWN  nope: no check is called so"));
+}
+
+#[test]
+fn backends_that_cannot_be_made_have_failed() {
+    let report = Suite::new(|| -> Null { panic!("on purpose: there is none") }).only(["nop"]).run();
+    let Some(Outcome::Failed(how)) = report.outcome("nop") else { panic!("{report}") };
+    assert!(how.to_string().ends_with("panicked: on purpose: there is none"), "{how}");
+    let panic = std::panic::catch_unwind(|| report.assert()).unwrap_err();
+    let text = panic.downcast::<String>().unwrap();
+    assert!(text.contains("FAILED   nop") && text.contains("0 passed, 1 failed, 0 skipped"), "{text}");
+}
+
+#[test]
+fn checks_leave_no_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let suite = || Suite::new(|| Threads::new(1).unwrap()).dir(dir.path()).only(["sync", "load"]);
+    suite().requests(200).run().assert();
+    suite().requests(0).run().assert();
+    assert_eq!(dir.path().read_dir().unwrap().count(), 0);
+}
+
+#[test]
+fn checks_have_names_of_their_own() {
+    let mut names: Vec<_> = conformance::checks().map(|check| check.name).collect();
+    names.sort_unstable();
+    let all = names.len();
+    names.dedup();
+    assert_eq!(names.len(), all);
+}
