@@ -1,6 +1,10 @@
 //! Every backend passes the suite for backends, also where the kernel refuses what others need; one that is broken does
 //! not. And what no check inside a process can see: what is left of one that was killed.
 
+#[cfg(target_os = "linux")]
+mod mutants;
+#[cfg(target_os = "linux")]
+mod others;
 #[path = "../support/mod.rs"]
 mod support;
 
