@@ -1,6 +1,8 @@
 //! Every backend passes the suite for backends, also where the kernel refuses what others need; one that is broken does
 //! not. And what no check inside a process can see: what is left of one that was killed.
 
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod forbidden;
 #[cfg(target_os = "linux")]
 mod mutants;
 #[cfg(target_os = "linux")]
