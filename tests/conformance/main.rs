@@ -4,6 +4,8 @@
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod forbidden;
 #[cfg(target_os = "linux")]
+mod killed;
+#[cfg(target_os = "linux")]
 mod mutants;
 #[cfg(target_os = "linux")]
 mod others;
