@@ -14,7 +14,7 @@ const CALLS: [libc::c_long; 2] = [libc::SYS_io_uring_setup, libc::SYS_io_setup];
 
 /// Runs the test of this name in a process where these calls fail so.
 fn forbidden(test: &str, errno: libc::c_int) {
-    if process::role().is_some() {
+    if crate::role().is_some() {
         return here(errno);
     }
     let filters = CALLS.map(|call| Refusal::of(call, errno).filter());

@@ -57,7 +57,6 @@ fn kill(test: &str) -> impl Iterator<Item = (u64, u64)> {
     let mut random = 0x9e37_79b9_7f4a_7c15_u64;
     let name = format!("killed::{test}");
     (0..ROUNDS).map(move |_| {
-        crate::support::never_hang();
         // Marsaglia's.
         random ^= random << 13;
         random ^= random >> 7;
@@ -89,7 +88,7 @@ fn safe(path: &Path, records: u64) -> u64 {
 
 /// Sees that children of this test, which write by such a backend, lose nothing.
 fn loses_nothing<B: Backend>(test: &str, make: impl FnOnce() -> B) {
-    if let Some(path) = process::role() {
+    if let Some(path) = crate::role() {
         return write_and_sync(&path, make());
     }
     let mut all = 0;
@@ -148,7 +147,7 @@ impl Backend for Behind {
 #[test]
 fn a_backend_that_syncs_too_early_is_found() {
     const NAME: &str = "a_backend_that_syncs_too_early_is_found";
-    if let Some(path) = process::role() {
+    if let Some(path) = crate::role() {
         return write_and_sync(&path, Behind::new());
     }
     assert!(kill(NAME).any(|(acknowledged, safe)| safe < acknowledged));

@@ -1,7 +1,6 @@
 //! Backends that each break a rule, and have to fail for it.
 
 use crate::others::{Deaf, Holding, Promising};
-use crate::support;
 use ioctx::aio::{Backend, Buffer, BufferMut, Cancellable, Completion, FileRef, Op, Submitted};
 use ioctx::backend::Threads;
 use ioctx::backend::conformance::{self, Outcome, Suite};
@@ -505,7 +504,6 @@ fn others() -> [(&'static str, Suite, &'static [&'static str]); 3] {
 
 #[test]
 fn every_defect_is_found() {
-    support::never_hang();
     let mutants = MUTANTS.iter().map(|mutant| {
         let make = || Broken::new(mutant.defect);
         (mutant.name, Suite::new(make), mutant.found_by)
