@@ -456,7 +456,7 @@ const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "finds everything ready",
-        found_by: &["poll_ready", "poll_waits", "poll_hang_up"],
+        found_by: &["poll_ready", "poll_waits", "poll_hang_up", "cancel_poll"],
         defect: |_, work| match work.request().op {
             Op::Poll { interest, .. } => done(work, Ok(interest.bits().into())),
             _ => Err(work),
@@ -498,7 +498,7 @@ fn others() -> [(&'static str, Suite, &'static [&'static str]); 3] {
             Suite::new(move || Holding::new(pool())),
             &["nop", "flushed", "sleeper_woken", "futures"],
         ),
-        ("promises to cancel", Suite::new(move || Promising(pool())), &["cancel_hastens"]),
+        ("promises to cancel", Suite::new(move || Promising(pool())), &["cancel_hastens", "cancel_poll"]),
     ]
 }
 

@@ -5,7 +5,7 @@ use super::events::{NAPS, released, sleeper};
 use super::pipes::pipe;
 use super::rig::{Live, Rig, Tried, failed, must, same};
 use super::{Capability, Check};
-use crate::aio::{CancelError, DestroyError, Event, Request, RequestId};
+use crate::aio::{CancelError, DestroyError, Event, Readiness, Request, RequestId};
 use crate::sync::time::{Duration, Instant};
 use crate::sync::{SharedFile, thread};
 use std::io::{PipeWriter, Read, Write};
@@ -35,6 +35,12 @@ pub(super) const CHECKS: &[Check] = &[
         says: "a request whose cancelling has succeeded ends without what it waits for",
         needs: &[Capability::Pipes],
         run: cancel_hastens,
+    },
+    Check {
+        name: "cancel_poll",
+        says: "a poll whose cancelling has succeeded ends without what it waits for, any other when the file is ready",
+        needs: &[Capability::Poll],
+        run: cancel_poll,
     },
     Check {
         name: "destroy_in_flight",
@@ -166,6 +172,26 @@ fn cancel_hastens(rig: &Rig) -> Tried {
     same("how many reads are done", done(&events)?, WAITING - cancelled)?;
     live.end()?;
     rest(&file, writer, 0)
+}
+
+fn cancel_poll(rig: &Rig) -> Tried {
+    let live = rig.context(4);
+    let (file, mut writer) = pipe()?;
+    let id = live.submit(Request::poll(file, Readiness::READABLE))?;
+    thread::sleep(Duration::from_millis(10));
+    let cancelled = live.context().cancel(id).is_ok();
+    if !cancelled {
+        live.nothing("nobody has written")?;
+        writer.write_all(b"x")?;
+    }
+    let event = live.event()?;
+    same("the name in the event", event.id, id)?;
+    if !(cancelled && is_cancelled(&event)) {
+        let ready = event.result.as_ref().ok().map(|bits| Readiness::from_result(*bits));
+        same("what the pipe is ready for", ready, Some(Readiness::READABLE))?;
+    }
+    live.nothing("the poll has had its own")?;
+    live.end()
 }
 
 fn destroy_in_flight(rig: &Rig) -> Tried {

@@ -170,6 +170,11 @@ fn custom(rig: &Rig) -> Tried {
         same("the result of the operation", result.ok(), Some(runs * 10))?;
         custom = Custom::new(*counts);
     }
+    // A number that every system has.
+    let fails = |_| Err(io::Error::from_raw_os_error(2));
+    let (result, _) = run(&live, Custom::new(Counts { runs: 0, result: fails }), 1)?;
+    let code = result.as_ref().err().and_then(io::Error::raw_os_error);
+    same("the error of an operation that fails", code, Some(2))?;
     live.end()
 }
 
