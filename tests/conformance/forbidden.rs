@@ -1,5 +1,5 @@
-//! Where `io_uring` and the kernel's AIO are forbidden, as in most containers: whoever needs them says so, and what does
-//! not passes the suite.
+//! Where `io_uring` and the kernel's AIO are forbidden, as in most containers: whoever needs them says so, and what
+//! does not passes the suite.
 
 use crate::pass;
 use crate::support::seccomp::Refusal;

@@ -1,8 +1,9 @@
 //! A process that is killed at any moment has lost nothing that an event of an fsync had acknowledged.
 //!
-//! The test runs itself once more as a child. That writes records to a file, syncs, and tells by a pipe how many records
-//! are safe, over and over, until SIGKILL ends it; then the file has to have them. A killed process leaves its page cache
-//! behind: it is not the device that is tested, but that no event comes before the system has what it speaks of.
+//! The test runs itself once more as a child. That writes records to a file, syncs, and tells by a pipe how many
+//! records are safe, over and over, until SIGKILL ends it; then the file has to have them. A killed process leaves its
+//! page cache behind: it is not the device that is tested, but that no event comes before the system has what it speaks
+//! of.
 
 use crate::support::{process, skip};
 use ioctx::aio::{Backend, Completion, Context, Event, Op, Request, Submitted};
