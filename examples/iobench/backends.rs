@@ -1,0 +1,80 @@
+//! The backends by name.
+
+use crate::Failure;
+use crate::options::Options;
+use ioctx::aio::Backend;
+use ioctx::backend::{Null, Threads, Zero};
+use std::fmt;
+
+/// A backend that can be asked for.
+#[derive(Clone, Copy)]
+pub struct Kind {
+    pub name: &'static str,
+    /// What comes of a read.
+    pub reads: Reads,
+    open: fn(&Options) -> Result<Box<dyn Backend>, String>,
+}
+
+/// What comes of a read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reads {
+    /// Nothing: 0 bytes.
+    Nothing,
+    /// Zeroes.
+    Zeroes,
+    /// What is in the file.
+    File,
+}
+
+/// All of them: one line each.
+const ALL: &[Kind] = &[
+    Kind { name: "null", reads: Reads::Nothing, open: |_| Ok(Box::new(Null)) },
+    Kind { name: "zero", reads: Reads::Zeroes, open: |_| Ok(Box::new(Zero)) },
+    Kind { name: "threads", reads: Reads::File, open: threads },
+    Kind { name: "uring", reads: Reads::File, open: uring },
+];
+
+impl Kind {
+    /// The one of this name.
+    pub fn named(name: &str) -> Result<Self, String> {
+        let names = || ALL.iter().map(|kind| kind.name).collect::<Vec<_>>().join(", ");
+        ALL.iter().find(|kind| kind.name == name).copied().ok_or_else(|| format!("one of {}", names()))
+    }
+
+    /// One for a context.
+    pub fn open(&self, options: &Options) -> Result<Box<dyn Backend>, Failure> {
+        (self.open)(options)
+            .map_err(|why| Failure::Usage(format!("there is no backend `{}`: {why}", self.name)))
+    }
+}
+
+impl fmt::Debug for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+fn threads(options: &Options) -> Result<Box<dyn Backend>, String> {
+    let pool = match options.pool {
+        0 => Threads::sized(),
+        threads => Threads::new(threads as usize),
+    };
+    match pool {
+        // Past the page cache nothing is cached, and a submitter that tries waits for the device.
+        Ok(pool) => Ok(Box::new(pool.inline_cached(!options.direct))),
+        Err(error) => Err(format!("the system gives no more threads ({error}); ask for fewer by --pool")),
+    }
+}
+
+#[cfg(all(target_os = "linux", feature = "uring"))]
+fn uring(options: &Options) -> Result<Box<dyn Backend>, String> {
+    match ioctx::backend::Uring::new(options.capacity().min(32_768)) {
+        Ok(uring) => Ok(Box::new(uring.inline_cached(!options.direct))),
+        Err(why) => Err(why.to_string()),
+    }
+}
+
+#[cfg(not(all(target_os = "linux", feature = "uring")))]
+fn uring(_: &Options) -> Result<Box<dyn Backend>, String> {
+    Err("it is not built in; build for Linux, with `--features uring`".into())
+}
