@@ -14,6 +14,8 @@
 //!
 //! Only ratios within one run mean anything: see [`harness`] for why, and for what is done about noise.
 
+#[cfg(target_os = "linux")]
+pub mod backends;
 pub mod context;
 pub mod credits;
 pub mod harness;

@@ -16,10 +16,14 @@ mod uring;
 pub use apart::{Own, apart, check_apart};
 #[cfg(target_os = "linux")]
 pub use kernel::KernelAio;
+#[cfg(target_os = "linux")]
+pub(crate) use kernel::{Aio, Blocks, Iocb};
 pub use locked::{Done, Locked, Word};
 pub use ours::OwnContext;
 #[cfg(target_os = "linux")]
 pub use uring::{OwnRing, SharedRing};
+#[cfg(target_os = "linux")]
+pub(crate) use uring::{enable, own_ring, push};
 
 use crate::harness::{Place, together};
 use std::sync::atomic::{AtomicU64, Ordering::*};

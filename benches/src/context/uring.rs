@@ -82,14 +82,14 @@ fn nop(number: u64) -> squeue::Entry {
 
 /// The cheapest ring there is for one thread: the kernel need not count on others, and leaves completions alone until
 /// they are asked for. For the thread that [`enable`]s it.
-pub(super) fn own_ring() -> io::Result<IoUring> {
+pub(crate) fn own_ring() -> io::Result<IoUring> {
     let mut builder = IoUring::builder();
     builder.setup_single_issuer().setup_defer_taskrun().setup_r_disabled();
     builder.setup_cqsize(CAPACITY).build(READ as u32)
 }
 
 /// Makes a ring that nobody has used the calling thread's.
-pub(super) fn enable(ring: &IoUring) {
+pub(crate) fn enable(ring: &IoUring) {
     ring.submitter().register_enable_rings().expect("it was made to be enabled");
 }
 
@@ -99,7 +99,7 @@ pub(super) fn enable(ring: &IoUring) {
 ///
 /// 1. Their files stay open, and their buffers valid and nobody else's, until their events have been reaped.
 #[inline]
-pub(super) unsafe fn push(
+pub(crate) unsafe fn push(
     queue: &mut squeue::SubmissionQueue<'_>,
     requests: impl Iterator<Item = squeue::Entry>,
 ) -> usize {

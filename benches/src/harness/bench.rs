@@ -79,6 +79,11 @@ impl Bench {
         matches!(self.role, Role::Alone(..) | Role::Parent)
     }
 
+    /// Whether little time is wanted, for contests with too many groups for that.
+    pub fn is_quick(&self) -> bool {
+        env::args().any(|arg| arg == "--quick")
+    }
+
     /// Measures a contest and prints its table.
     pub fn run(&mut self, contest: Contest<'_>) {
         let (title, unit) = (contest.title, contest.unit);

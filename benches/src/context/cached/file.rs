@@ -3,7 +3,8 @@
 use rustix::fs::fstatfs;
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::FileExt;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -18,6 +19,8 @@ const CHUNK: usize = 1 << 20;
 #[derive(Debug)]
 pub struct Numbered {
     file: Arc<File>,
+    /// Whether reads go past the page cache.
+    direct: bool,
 }
 
 /// The word at this place of a block.
@@ -40,7 +43,18 @@ impl Numbered {
         }
         // Now rather than while it is read.
         file.sync_all()?;
-        Ok(Self { file: Arc::new(file) })
+        Ok(Self { file: Arc::new(file), direct: false })
+    }
+
+    /// The same file, read past the page cache.
+    ///
+    /// # Errors
+    ///
+    /// If its file system cannot do that, or the system does not let us open it again.
+    pub fn direct(&self) -> io::Result<Self> {
+        let name = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        let file = File::options().read(true).custom_flags(libc::O_DIRECT).open(name)?;
+        Ok(Self { file: Arc::new(file), direct: true })
     }
 
     /// It.
@@ -59,12 +73,15 @@ impl Numbered {
         Ok(fstatfs(&self.file)?.f_type as u64 == TMPFS_MAGIC)
     }
 
-    /// Brings all of it into the page cache, which may have lost some.
+    /// Brings all of it into the page cache, which may have lost some, unless it is read past that.
     ///
     /// # Panics
     ///
     /// If it cannot be read.
     pub fn warm(&self) {
+        if self.direct {
+            return;
+        }
         let mut chunk = vec![0; CHUNK];
         for offset in (0..u64::from(BLOCKS) * BLOCK as u64).step_by(CHUNK) {
             self.file.read_exact_at(&mut chunk, offset).expect("it was written");
@@ -73,7 +90,7 @@ impl Numbered {
 }
 
 /// Where a block begins.
-pub(super) fn offset(number: u32) -> u64 {
+pub(crate) fn offset(number: u32) -> u64 {
     u64::from(number) * BLOCK as u64
 }
 
@@ -88,7 +105,7 @@ pub enum Look {
 
 /// Checks that a block is there.
 #[inline]
-pub(super) fn expect(number: u32, bytes: &[u8], look: Look) {
+pub(crate) fn expect(number: u32, bytes: &[u8], look: Look) {
     let is = |place: usize| bytes[8 * place..8 * place + 8] == word(number, place).to_le_bytes();
     assert!(is(0), "block {number} was read");
     if look == Look::All {

@@ -14,10 +14,13 @@ mod slab;
 mod uring;
 
 pub use file::{BLOCK, BLOCKS, Look, Numbered};
+pub(crate) use file::{Random, expect, offset};
 pub use floor::Pread;
 pub use kernel::KernelReads;
-pub use ours::NoRead;
+pub use ours::{NoRead, NotInline};
 pub use pass::{Rig, apart, check, check_apart};
+pub(crate) use slab::{Slab, Token};
+pub(crate) use uring::read;
 pub use uring::{OwnReads, SharedReads};
 
 use super::CAPACITY;

@@ -4,11 +4,14 @@ use super::super::ours::full;
 use super::super::{CAPACITY, READ};
 use super::file::{offset, stamp};
 use super::{BLOCK, Block, Reads, Ticket};
-use ioctx::aio::{AlignedBuffer, Backend, BatchError, Completion, Context, Op, Submitted};
-use ioctx::backend::Threads;
+use ioctx::aio::{
+    AlignedBuffer, Backend, BatchError, Completion, Context, Finished, Op, RequestId, Submitted,
+};
+use ioctx::backend::{Threads, Uring};
 use ioctx::{Event, Request};
 use std::fs::File;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 /// A whole request, with buffer and file: what its event gives back is submitted again.
@@ -35,6 +38,59 @@ pub trait Device: Backend + Sized {
 impl Device for Threads {
     fn open() -> io::Result<Self> {
         Self::sized()
+    }
+}
+
+impl Device for Uring {
+    fn open() -> io::Result<Self> {
+        Self::new(CAPACITY).map_err(io::Error::other)
+    }
+}
+
+/// A backend whose submitters do not try to read at once: what is wanted past the page cache, where a read that must not
+/// wait for locks waits for the device all the same.
+#[derive(Debug)]
+pub struct NotInline<B>(B);
+
+impl Device for NotInline<Threads> {
+    fn open() -> io::Result<Self> {
+        Ok(Self(Threads::sized()?.inline_cached(false)))
+    }
+}
+
+impl Device for NotInline<Uring> {
+    fn open() -> io::Result<Self> {
+        Ok(Self(<Uring as Device>::open()?.inline_cached(false)))
+    }
+}
+
+impl<B: Backend> Backend for NotInline<B> {
+    #[inline]
+    fn submit(&self, work: Completion) -> Submitted {
+        self.0.submit(work)
+    }
+
+    #[inline]
+    fn flush(&self) {
+        self.0.flush();
+    }
+
+    #[inline]
+    fn poll(&self, done: &mut dyn FnMut(Finished)) {
+        self.0.poll(done);
+    }
+
+    #[inline]
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.0.descriptor()
+    }
+
+    fn cancel(&self, id: RequestId) -> bool {
+        self.0.cancel(id)
+    }
+
+    fn cancel_all(&self) {
+        self.0.cancel_all();
     }
 }
 

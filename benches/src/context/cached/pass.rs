@@ -14,6 +14,8 @@ use std::{fmt, io, thread};
 /// A context, and the blocks that go round. Stays from one repetition to the next.
 pub struct Rig<C: Reads> {
     shape: Shape,
+    /// How many blocks each submitter has.
+    in_flight: usize,
     sides: Vec<CachePadded<Mutex<Side<C>>>>,
     /// Of the reaper: to each submitter.
     back: Mutex<Vec<Producer<C::Block>>>,
@@ -98,22 +100,31 @@ fn reap<C: Reads>(context: &C, back: &mut [Producer<C::Block>], count: u64, min:
 }
 
 impl<C: Reads> Rig<C> {
-    /// One that reads this file.
+    /// One that reads this file, with [`IN_FLIGHT`] blocks for each submitter.
     ///
     /// # Errors
     ///
     /// If the context cannot be had.
     pub fn open(file: &Numbered, shape: Shape) -> io::Result<Self> {
+        Self::of_depth(file, shape, IN_FLIGHT)
+    }
+
+    /// One with so many blocks for each submitter.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn of_depth(file: &Numbered, shape: Shape, in_flight: usize) -> io::Result<Self> {
         // Whoever gathers a batch must not keep from the reaper what it waits for.
-        assert!(shape.batch <= IN_FLIGHT / 2 && shape.min <= READ.min(IN_FLIGHT / 2));
-        let (context, mut blocks) = C::open(file.file(), shape.submitters * IN_FLIGHT)?;
+        assert!(shape.batch <= in_flight.div_ceil(2) && shape.min <= READ.min(in_flight.div_ceil(2)));
+        let (context, mut blocks) = C::open(file.file(), shape.submitters * in_flight)?;
         let side = |submitter| {
-            let (producer, back) = RingBuffer::new(IN_FLIGHT);
-            let free = blocks.split_off(blocks.len() - IN_FLIGHT);
+            let (producer, back) = RingBuffer::new(in_flight);
+            let free = blocks.split_off(blocks.len() - in_flight);
             (CachePadded::new(Mutex::new(Side { free, back, random: Random::new(submitter) })), producer)
         };
         let (sides, back) = (0..shape.submitters).map(side).unzip();
-        Ok(Self { shape, sides, back: Mutex::new(back), context })
+        Ok(Self { shape, in_flight, sides, back: Mutex::new(back), context })
     }
 
     /// Reads at least `n` blocks, and returns how many it were and the time it took.
@@ -123,7 +134,7 @@ impl<C: Reads> Rig<C> {
     /// If a block was not the right one, or was lost.
     pub fn pass(&mut self, file: &Numbered, n: u64, look: Look) -> (u64, Duration) {
         file.warm();
-        let Self { shape: Shape { submitters, batch, min }, sides, back, context } = self;
+        let Self { shape: Shape { submitters, batch, min }, in_flight, sides, back, context } = self;
         // As many for each submitter, in whole batches.
         let each = n.div_ceil((*submitters * *batch) as u64) * *batch as u64;
         let total = each * *submitters as u64;
@@ -139,7 +150,7 @@ impl<C: Reads> Rig<C> {
         for side in sides {
             let side = side.get_mut().expect("nobody has panicked");
             side.take_back(context, look);
-            assert_eq!(side.free.len(), IN_FLIGHT, "every block has come back");
+            assert_eq!(side.free.len(), *in_flight, "every block has come back");
         }
         assert_eq!(submitted.into_inner(), reaped.into_inner(), "every read was reaped once");
         (total, elapsed)

@@ -7,7 +7,7 @@ use std::{io, slice, thread};
 
 /// Blocks one after the other, on pages of their own.
 #[derive(Debug)]
-pub(super) struct Slab {
+pub struct Slab {
     memory: ManuallyDrop<AlignedBuffer>,
     start: *mut u8,
 }
@@ -27,13 +27,13 @@ impl Token {
 
     /// What a request is given with it.
     #[inline]
-    pub(super) fn to_bits(&self) -> u64 {
+    pub fn to_bits(&self) -> u64 {
         self.0
     }
 
     /// The one that was given with a request that has been reaped.
     #[inline]
-    pub(super) fn from_bits(bits: u64) -> Self {
+    pub fn from_bits(bits: u64) -> Self {
         Self(bits)
     }
 

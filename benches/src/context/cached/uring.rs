@@ -21,7 +21,7 @@ pub struct SharedReads {
 
 /// The request for a token's block. The file is the ring's first.
 #[inline]
-fn read(slab: &Slab, token: &Token) -> squeue::Entry {
+pub(crate) fn read(slab: &Slab, token: &Token) -> squeue::Entry {
     let entry = opcode::Read::new(Fixed(0), slab.at(token), BLOCK as u32);
     entry.offset(offset(token.ticket().number)).build().user_data(token.to_bits())
 }
