@@ -20,7 +20,7 @@ pub(super) fn execute(request: &mut Request) -> io::Result<usize> {
 }
 
 /// Carries a request out if that takes no waiting: `None` if it might, and then nothing was done that doing
-/// it again would not do over.
+/// it again would not do over. No write: of the file systems that have caches some refuse to do these without waiting.
 pub(in crate::backend) fn try_cached(request: &mut Request) -> Option<io::Result<usize>> {
     match &mut request.op {
         Op::Nop => Some(Ok(0)),
@@ -91,10 +91,13 @@ mod poll {
 #[cfg(target_os = "linux")]
 mod os {
     use super::*;
+    use rustix::fs::{OFlags, fcntl_getfl};
     use rustix::io::{
         Errno, ReadWriteFlags, pread, preadv, preadv2, pwrite, pwritev, read, readv, write, writev,
     };
+    use std::cell::Cell;
     use std::io::{IoSlice, IoSliceMut};
+    use std::os::fd::AsRawFd;
 
     /// What a file that cannot seek answers is done again without the offset.
     fn seekless(at: Result<usize, Errno>, plain: impl FnOnce() -> Result<usize, Errno>) -> io::Result<usize> {
@@ -126,6 +129,9 @@ mod os {
     /// is cached, and some kernels answer 0 where data is not cached: there the pool reads again, all of
     /// it.
     pub(super) fn read_cached(file: &File, bufs: &mut [BufferMut], offset: u64) -> Option<io::Result<usize>> {
+        if is_direct(file) {
+            return None;
+        }
         let len: usize = bufs.iter().map(|buf| buf.len()).sum();
         let mut one = [IoSliceMut::new(&mut [])];
         let mut several = Vec::new();
@@ -141,6 +147,42 @@ mod os {
         };
         let read = preadv2(file, slices, offset, ReadWriteFlags::NOWAIT).ok()?;
         (read == len || (read > 0 && consumes(file))).then_some(Ok(read))
+    }
+
+    /// Whether reads go past the page cache (`O_DIRECT`): these wait for the device, told not to or not. Asking takes a
+    /// third of a cached read's time, so an answer is good for as many reads as [`LOOKS`], by descriptor: whoever gets
+    /// the number of a file that was closed pays at most these for the mistake, by waiting or on the pool.
+    fn is_direct(file: &File) -> bool {
+        let descriptor = file.as_raw_fd();
+        let ask = || fcntl_getfl(file).is_ok_and(|flags| flags.contains(OFlags::DIRECT));
+        let look = |answers: &[Cell<Answer>; FILES]| {
+            let place = &answers[descriptor as usize % FILES];
+            let mut answer = place.get();
+            if answer.descriptor != descriptor || answer.looks == 0 {
+                answer = Answer { descriptor, looks: LOOKS, direct: ask() };
+            }
+            answer.looks -= 1;
+            place.set(answer);
+            answer.direct
+        };
+        ANSWERS.try_with(look).unwrap_or_else(|_| ask())
+    }
+
+    const LOOKS: u8 = 32;
+    /// For how many files a thread keeps the answer.
+    const FILES: usize = 8;
+
+    #[derive(Clone, Copy)]
+    struct Answer {
+        descriptor: i32,
+        /// How many more reads it is good for.
+        looks: u8,
+        direct: bool,
+    }
+
+    thread_local! {
+        static ANSWERS: [Cell<Answer>; FILES] =
+            const { [const { Cell::new(Answer { descriptor: -1, looks: 0, direct: false }) }; FILES] };
     }
 
     /// Whether what was read once cannot be read again, so that a short read has to stand.
