@@ -4,7 +4,13 @@ use ioctx::credits::Credits;
 use ioctx::refcount::{Gets, PerCpuRef, upgrades};
 use ioctx::ring::{CompletionQueue, Event};
 use ioctx::wait::EventCount;
-use ioctx::{Context, Request, backend::Null};
+use ioctx::{
+    Context, Request,
+    backend::{Null, Threads},
+};
+use std::sync::{Arc, Barrier};
+use std::thread;
+use std::time::Duration;
 
 /// Stays on one CPU from here on: on another it would find another stock, and another lane.
 fn stay() {
@@ -108,4 +114,56 @@ fn a_context_sums_up() {
     assert!(stats.tags.refills >= 1 && stats.tags.sweeps >= 1, "{stats:?}");
     assert_eq!(context.get_events(64, 64, None, &mut Vec::new()), Ok(64));
     assert_eq!(context.stats().outstanding, 0);
+}
+
+#[test]
+fn a_batch_wakes_one_thread_of_a_pool() {
+    let threads = Threads::new(4).unwrap().inline_cached(false);
+    let context = Context::new(64, threads).unwrap();
+    let run = |n: usize| {
+        let before = context.backend().stats();
+        let mut batch: Vec<_> = (0..n).map(|_| Request::nop()).collect();
+        assert_eq!(context.submit_batch(&mut batch).unwrap(), n);
+        assert_eq!(context.get_events(n, n, None, &mut Vec::new()), Ok(n));
+        context.backend().stats().woken_by_submitters - before.woken_by_submitters
+    };
+    for _ in 0..100 {
+        assert!(run(32) <= 1);
+    }
+    // If it is asleep.
+    let once = || {
+        thread::sleep(Duration::from_millis(2));
+        run(1) == 1
+    };
+    assert!(undisturbed(once));
+    assert!((2..=4).contains(&context.backend().stats().started), "one that works and one to spare");
+}
+
+#[test]
+fn threads_of_a_pool_wake_each_other_and_go() {
+    let threads = Threads::new(3).unwrap().keep_idle(Duration::from_millis(10));
+    let context = Context::new(64, threads).unwrap();
+    let together = || {
+        let barrier = Arc::new(Barrier::new(3));
+        let wait = || {
+            let barrier = Arc::clone(&barrier);
+            Request::custom(move || {
+                barrier.wait();
+                Ok(1)
+            })
+        };
+        let mut batch = vec![wait(), wait(), wait()];
+        assert_eq!(context.submit_batch(&mut batch).unwrap(), 3);
+        assert_eq!(context.get_events(3, 3, None, &mut Vec::new()), Ok(3));
+        thread::sleep(Duration::from_millis(1));
+        context.backend().stats().woken_by_threads > 0
+    };
+    assert!(undisturbed(together));
+    assert!(context.backend().stats().started >= 3);
+    let one_is_left = || {
+        thread::sleep(Duration::from_millis(50));
+        let stats = context.backend().stats();
+        context.backend().threads() == 1 && stats.started - stats.ended == 1
+    };
+    assert!(undisturbed(one_is_left));
 }

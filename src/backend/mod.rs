@@ -19,5 +19,7 @@ mod uring;
 
 pub use null::{Null, Zero};
 pub use threads::Threads;
+#[cfg(feature = "stats")]
+pub use threads::ThreadsStats;
 #[cfg(all(target_os = "linux", feature = "uring"))]
 pub use uring::{Uring, UringError};

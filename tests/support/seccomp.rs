@@ -42,6 +42,18 @@ impl Refusal {
         };
         if installed { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
+
+    /// As [`install`](Self::install), for every thread there is.
+    pub fn install_for_all(filter: &[sock_filter]) -> io::Result<()> {
+        let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
+        let (mode, flags) = (libc::SECCOMP_SET_MODE_FILTER, libc::SECCOMP_FILTER_FLAG_TSYNC);
+        // SAFETY: the program is valid during the call, which copies it.
+        let installed = unsafe {
+            libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+                && libc::syscall(libc::SYS_seccomp, mode, flags, &raw const program) == 0
+        };
+        if installed { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
 }
 
 /// Allows the call unless the word at `offset` is `wanted`.

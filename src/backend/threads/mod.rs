@@ -1,15 +1,18 @@
 //! [`Threads`]: real I/O on a pool of threads.
 
+mod pool;
 pub(super) mod sys;
 
-use crate::aio::{Backend, Cancellable, Completion, Submitted};
-use crate::sync::thread::{self, Builder, JoinHandle};
-use crate::sync::{Arc, Condvar, Mutex};
-use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::{io, mem};
+use crate::aio::{Backend, Completion, Finished, Submitted};
+use crate::sync::Arc;
+use crate::sync::time::Duration;
+use pool::Pool;
+use std::io;
 
-/// Carries out every operation, on any file, with a fixed number of threads.
+#[cfg(feature = "stats")]
+pub use pool::ThreadsStats;
+
+/// Carries out every operation, on any file, with threads: as many as are busy at once and one more, up to a number.
 ///
 /// On Linux a read whose data is in the page cache is done by its submitter, without the pool
 /// (`RWF_NOWAIT`), and so is, on Unix, a poll of what is ready; everything else is queued. Submitting blocks
@@ -22,48 +25,44 @@ use std::{io, mem};
 ///
 /// Interrupted calls are repeated. A short transfer is reported as it is.
 ///
+/// # Threads
+///
+/// The first is started by [`new`](Self::new), each other by one that finds itself to be the last to have work, so all
+/// have the signal mask, the CPUs and the priority of who made the pool, and no submitter pays for them. If the system
+/// gives no more, those that there are go on, and ask again later. A thread without work for
+/// [`keep_idle`](Self::keep_idle) ends, as long as there are [`min_threads`](Self::min_threads) left. The one that has
+/// worked last is the first to work again.
+///
+/// Whoever drops the pool, with its context, waits for its threads to end, but a thread of its own.
+///
 /// # Costs
 ///
-/// One thread each. A queued request costs a wake-up and two moves between CPUs, 10 µs and more.
+/// The threads. A queued request costs a move between CPUs and back, 10 µs and more. A batch wakes one thread at most,
+/// at its [end](Backend::flush), and none while one is on its way; a thread that was woken and leaves something in the
+/// queue wakes the next.
+///
+/// # When not to use it
+///
+/// For much I/O that waits for devices: a ring of the kernel's does the same with a quarter of the CPU's time.
 #[derive(Debug)]
 pub struct Threads {
-    queue: Arc<Queue>,
-    workers: Vec<JoinHandle<()>>,
+    pool: Arc<Pool>,
     inline_cached: bool,
 }
 
-#[derive(Debug, Default)]
-struct Queue {
-    state: Mutex<State>,
-    filled: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    /// With those that were cancelled since it last grew.
-    waiting: VecDeque<Cancellable>,
-    /// Workers asleep that nobody has notified yet.
-    idle: usize,
-    closed: bool,
-}
-
 impl Threads {
-    /// A pool of `threads` (at least 1).
+    /// A pool of up to `threads` (at least 1). One is started at once.
     ///
     /// # Errors
     ///
-    /// What the system says if it gives no more threads; those already started are joined.
+    /// What the system says if it does not even give one.
     pub fn new(threads: usize) -> io::Result<Self> {
-        let mut pool = Self { queue: Arc::default(), workers: Vec::new(), inline_cached: true };
-        for i in 0..threads.max(1) {
-            let queue = Arc::clone(&pool.queue);
-            let worker = Builder::new().name(format!("ioctx-{i}")).spawn(move || queue.work())?;
-            pool.workers.push(worker);
-        }
-        Ok(pool)
+        let pool = Arc::new(Pool::new(threads.max(1)));
+        Pool::begin(&pool)?;
+        Ok(Self { pool, inline_cached: true })
     }
 
-    /// A pool of four threads per available CPU: enough to keep a disk busy while most of them wait for it.
+    /// A pool of up to four threads per available CPU: enough to keep a disk busy while most of them wait for it.
     ///
     /// # Errors
     ///
@@ -74,14 +73,56 @@ impl Threads {
 
     /// Whether submitters do reads that find their data in the page cache, and polls of what is ready. On by
     /// default.
+    ///
+    /// Not those of files that were opened with `O_DIRECT`. How a file was opened is asked once for 32 reads of each
+    /// descriptor: as many may be done on the wrong side if its number comes to mean another file.
+    ///
+    /// Writes always go to the pool: ext4 does none without waiting (Linux 6.18).
     pub fn inline_cached(mut self, inline: bool) -> Self {
         self.inline_cached = inline;
         self
     }
 
+    /// How many threads stay, once started, however long they have no work; 1 by default and at least.
+    pub fn min_threads(self, threads: usize) -> Self {
+        self.pool.set_min(threads.max(1));
+        self
+    }
+
+    /// How long a thread without work stays; 10 seconds by default.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ioctx::{Context, backend::Threads};
+    /// use std::time::Duration;
+    /// // Up to a hundred for bursts, and not for long.
+    /// let threads = Threads::new(100)?.min_threads(4).keep_idle(Duration::from_secs(1));
+    /// let context = Context::new(1000, threads)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn keep_idle(self, time: Duration) -> Self {
+        self.pool.set_keep_idle(time);
+        self
+    }
+
     /// How many threads there are.
+    ///
+    /// # Staleness
+    ///
+    /// Out of date as soon as it is read: for reports, not for deciding.
     pub fn threads(&self) -> usize {
-        self.workers.len()
+        self.pool.threads()
+    }
+
+    /// What the pool has done so far.
+    ///
+    /// # Staleness
+    ///
+    /// Exact only while nothing is submitted and no thread works.
+    #[cfg(feature = "stats")]
+    pub fn stats(&self) -> ThreadsStats {
+        self.pool.stats()
     }
 }
 
@@ -92,72 +133,24 @@ impl Backend for Threads {
         {
             return Submitted::Done(work.finish(result));
         }
-        self.queue.push(work.cancellable());
+        self.pool.push(work.cancellable());
         Submitted::Queued
+    }
+
+    #[inline]
+    fn flush(&self) {
+        Pool::flush(&self.pool);
+    }
+
+    /// Begins what a batch holds back that did not come to its end.
+    #[inline]
+    fn poll(&self, _: &mut dyn FnMut(Finished)) {
+        Pool::flush(&self.pool);
     }
 }
 
 impl Drop for Threads {
     fn drop(&mut self) {
-        self.queue.state.lock().closed = true;
-        self.queue.filled.notify_all();
-        for worker in self.workers.drain(..) {
-            // One of them may be dropping us: a waker that it called was the last to use the context. It ends when it
-            // is back.
-            if worker.thread().id() != thread::current().id() {
-                // A worker does not panic: `Custom` stops what panics in its users' code. If one did,
-                // there is nobody to tell.
-                let _ = worker.join();
-            }
-        }
-    }
-}
-
-impl State {
-    /// Before the queue grows, drops what was cancelled, so that it is about twice as long as what ever waited at most.
-    fn make_room(&mut self) {
-        if self.waiting.len() == self.waiting.capacity() {
-            self.waiting.retain(|waiting| !waiting.is_cancelled());
-            self.waiting.reserve(self.waiting.len() + 1);
-        }
-    }
-}
-
-impl Queue {
-    fn push(&self, work: Cancellable) {
-        let mut state = self.state.lock();
-        state.make_room();
-        state.waiting.push_back(work);
-        if state.idle > 0 {
-            // Counted down here and not by the sleeper, so that the next push wakes another.
-            state.idle -= 1;
-            drop(state);
-            self.filled.notify_one();
-        }
-    }
-
-    /// A worker's life: until closed, and then until nothing waits.
-    fn work(&self) {
-        let mut state = self.state.lock();
-        loop {
-            if let Some(waiting) = state.waiting.pop_front() {
-                drop(state);
-                // Otherwise it was cancelled.
-                if let Some(mut work) = waiting.claim() {
-                    let result = sys::execute(work.request_mut());
-                    // Wakers of others may panic, and have told of it then.
-                    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| work.complete(result))) {
-                        // Its payload may panic in turn.
-                        mem::forget(panic);
-                    }
-                }
-                state = self.state.lock();
-            } else if state.closed {
-                return;
-            } else {
-                state.idle += 1;
-                state = self.filled.wait_until(state, None);
-            }
-        }
+        self.pool.close();
     }
 }

@@ -210,6 +210,12 @@ impl Uring {
     fn pool(&self) -> Option<&Threads> {
         self.pool.get_or_init(|| Threads::new(num_cpus::get()).ok()).as_ref()
     }
+
+    fn flush_pool(&self) {
+        if let Some(Some(pool)) = self.pool.get() {
+            pool.flush();
+        }
+    }
 }
 
 /// What could not be put into a ring.
@@ -248,9 +254,11 @@ impl Backend for Uring {
             let _ = HELD_BACK.try_with(|held| held.set(None));
             self.enter(place);
         }
+        self.flush_pool();
     }
 
     fn poll(&self, done: &mut dyn FnMut(Finished)) {
+        self.flush_pool();
         for (_, ring) in self.all() {
             loop {
                 let mut harvested = ring.harvest();
