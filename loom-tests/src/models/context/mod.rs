@@ -4,6 +4,7 @@ mod cancel;
 mod drive;
 mod end;
 mod life;
+mod pool;
 mod table;
 mod visit;
 
@@ -64,7 +65,14 @@ fn rest<B: Backend>(context: &Context<B>) -> Vec<u64> {
 }
 
 pub(super) fn models() -> Vec<Model> {
-    let parts =
-        [life::models(), cancel::models(), drive::models(), visit::models(), end::models(), table::models()];
+    let parts = [
+        life::models(),
+        cancel::models(),
+        drive::models(),
+        pool::models(),
+        visit::models(),
+        end::models(),
+        table::models(),
+    ];
     parts.into_iter().flatten().collect()
 }
