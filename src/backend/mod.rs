@@ -7,16 +7,21 @@
 //! | [`Zero`] | nothing, like `/dev/zero` | in the submitter |
 //! | [`Threads`] | real I/O on any file, polls, operations of the user's own | what is cached in the submitter, the rest on a pool |
 //!
-//! On Linux, with the feature `uring`, there is `Uring` as well: every operation on any file, in the kernel. With the
-//! feature `conformance` there are the checks that each of them has to pass.
+//! On Linux there are also `Kernel`, direct I/O and polls by the kernel's AIO, and, with the feature `uring`, `Uring`:
+//! every operation on any file, in the kernel. With the feature `conformance` there are the checks that each of them
+//! has to pass.
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
+#[cfg(target_os = "linux")]
+mod kernel;
 mod null;
 mod threads;
 #[cfg(all(target_os = "linux", feature = "uring"))]
 mod uring;
 
+#[cfg(target_os = "linux")]
+pub use kernel::{Kernel, KernelError};
 pub use null::{Null, Zero};
 pub use threads::Threads;
 #[cfg(feature = "stats")]
