@@ -217,3 +217,86 @@ fn io_uring_is_refused() {
         }
     }
 }
+
+/// Runs `test` once for each errno of a call that fails, which is told what role that is.
+fn each_refusal(test: &str, call: libc::c_long, cases: &[(libc::c_int, &str)]) {
+    for (errno, role) in cases {
+        let filter = Refusal::of(call, *errno).filter();
+        let mut child = process::again(test, role);
+        // SAFETY: async-signal-safe: two system calls, no allocation.
+        unsafe { child.pre_exec(move || Refusal::install(&filter)) };
+        if let Err(error) = process::run(child) {
+            return skip(format_args!("seccomp: {error}"));
+        }
+    }
+}
+
+#[test]
+fn kernel_aio_is_refused() {
+    use ioctx::backend::{Kernel, KernelError};
+    let Some(reason) = process::role() else {
+        let cases = [
+            (libc::ENOSYS, "Missing"),
+            (libc::EPERM, "Forbidden"),
+            (libc::EACCES, "Forbidden"),
+            (libc::ENOMEM, "Memory"),
+            (libc::EAGAIN, "Exhausted { asked: 8, used: Some("),
+            (libc::EINVAL, "System("),
+        ];
+        each_refusal("kernel_aio_is_refused", libc::SYS_io_setup, &cases);
+        return each_refusal(
+            "kernel_aio_is_refused",
+            libc::SYS_eventfd2,
+            &[(libc::EMFILE, "Descriptors"), (libc::ENFILE, "Descriptors")],
+        );
+    };
+    let error: KernelError = Kernel::new(8).expect_err("refused");
+    assert!(format!("{error:?}").starts_with(&reason), "{error:?}");
+    let said = error.to_string();
+    let names =
+        |what: &[&str]| assert!(what.iter().all(|what| said.contains(what)), "{what:?} are not in {said}");
+    match error {
+        KernelError::Missing => names(&["AIO", "`Threads`"]),
+        KernelError::Forbidden => names(&["io_setup", "filter"]),
+        KernelError::Memory => names(&["memory", "fewer"]),
+        KernelError::Exhausted { max, .. } => {
+            names(&["fs.aio-max-nr", "fs.aio-nr", "raise", &max.unwrap().to_string()]);
+        }
+        KernelError::Descriptors => names(&["descriptor", "RLIMIT_NOFILE"]),
+        KernelError::System(_) => names(&["io_setup"]),
+        other => unreachable!("{other}"),
+    }
+}
+
+#[test]
+fn what_the_kernels_aio_refuses_is_done_by_a_pool() {
+    use ioctx::backend::Kernel;
+    use std::sync::Arc;
+    if process::role().is_none() {
+        let cases = [(libc::ENOSYS, "old"), (libc::EAGAIN, "no memory"), (libc::EPERM, "forbidden")];
+        return each_refusal("what_the_kernels_aio_refuses_is_done_by_a_pool", libc::SYS_io_submit, &cases);
+    }
+    let kernel = match Kernel::new(64) {
+        Ok(kernel) => kernel.inline_cached(false),
+        Err(why) => return skip(why),
+    };
+    let context = Context::new(64, kernel).unwrap();
+    let file = Arc::new(tempfile::tempfile().unwrap());
+    let write = |n: u64| Request::write(file.clone(), vec![n as u8; 8], 8 * n);
+    for _ in 0..4 {
+        let mut batch: Vec<_> = (0..32).map(write).collect();
+        assert_eq!(context.submit_batch(&mut batch).unwrap(), 32);
+        let mut events = Vec::new();
+        assert_eq!(context.get_events(32, 32, None, &mut events), Ok(32));
+        assert!(events.iter().all(|event| matches!(event.result, Ok(8))));
+    }
+    let mut events = Vec::new();
+    for n in 0..32 {
+        context.submit(Request::read(file.clone(), vec![0; 8], 8 * n)).unwrap();
+        assert_eq!(context.get_events(1, 1, None, &mut events), Ok(1));
+        let event = events.pop().unwrap();
+        assert_eq!(event.result.unwrap(), 8);
+        assert_eq!(event.request.into_buffer::<Vec<u8>>().unwrap(), [n as u8; 8]);
+    }
+    assert_eq!(context.destroy(None), Ok(()));
+}

@@ -384,3 +384,32 @@ impl fmt::Debug for Kernel {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::aio::Request;
+    use crate::{Context, Event as Outcome};
+
+    #[test]
+    fn events_that_nobody_waits_for_are_passed_over() {
+        let Ok(kernel) = Kernel::new(4) else { return println!("SKIPPED: no AIO") };
+        let strange = [u64::MAX, 1 << 32, 4, 3, 0].map(|data| Event { data, obj: 0, res: 8, res2: 0 });
+        assert_eq!(kernel.settle(&strange, |_| unreachable!()), 0);
+        // Held back, and so not the kernel's to complete.
+        let context = Context::new(4, kernel).unwrap();
+        let file = tempfile::tempfile().unwrap();
+        let mut batch = vec![Request::write(file, vec![0; 8], 0)];
+        context
+            .submit_batch_with(&mut batch, |_| {
+                let all = (0..4).map(|data| Event { data, obj: 0, res: 3, res2: 0 }).collect::<Vec<_>>();
+                assert_eq!(context.backend().settle(&all, |_| unreachable!()), 0);
+            })
+            .unwrap();
+        let mut events: Vec<Outcome> = Vec::new();
+        context.get_events(1, 1, None, &mut events).unwrap();
+        assert_eq!(events[0].result.as_ref().unwrap(), &8);
+        assert_eq!(context.backend().due.load(Relaxed), 0);
+        assert_eq!(context.backend().tags.available(), 4);
+    }
+}
