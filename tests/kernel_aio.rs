@@ -681,6 +681,38 @@ fn all_there_is_room_for_is_taken_again_and_again() {
 }
 
 #[test]
+fn submitters_do_what_takes_no_waiting_and_nothing_else() {
+    let unread =
+        |context: &Context<Kernel>| format!("{context:?}").split("unread: ").nth(1).unwrap().as_bytes()[0];
+    for inline in [false, true] {
+        let Some(context) = context(8, inline) else { return };
+        let done = |request: Request, at_once: bool| {
+            context.submit(request).unwrap();
+            assert_eq!(unread(&context), if at_once { b'1' } else { b'0' });
+            read(&context, 1).pop().unwrap().result.unwrap()
+        };
+        let file = Arc::new(tempfile::tempfile().unwrap());
+        file.write_all_at(&[1; 64], 0).unwrap();
+        assert_eq!(done(Request::read(file.clone(), vec![0; 64], 0), inline), 64);
+        assert_eq!(done(Request::poll(file, Readiness::READABLE), inline), 1);
+        let (reader, mut writer) = pipe();
+        writer.write_all(&[0; 8]).unwrap();
+        assert_eq!(done(endless_read(&reader), inline), 8);
+        assert_eq!(done(Request::write(OwnedFd::from(writer), vec![0; 3], 0), inline), 3);
+        // It would wait for the disk.
+        let Some(file) = direct() else { return };
+        file.write_all_at(&block(1), 0).unwrap();
+        assert_eq!(done(Request::read(file.clone(), block(0), 0), false), BLOCK);
+        assert!(!inline || format!("{:?}", context.backend()).contains("pool: None"));
+        // As this does, but where it was cached nevertheless.
+        let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&*file));
+        let cold = File::open(path).unwrap();
+        rustix::fs::fadvise(&cold, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+        assert_eq!(one(&context, Request::read(cold, vec![0; 64], 0)).result.unwrap(), 64);
+    }
+}
+
+#[test]
 fn two_backends_in_one_thread_do_not_hold_back_each_others_batches() {
     let (Some(outer), Some(inner)) = (context(8, false), context(8, false)) else { return };
     let file = Arc::new(tempfile::tempfile().unwrap());
