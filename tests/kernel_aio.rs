@@ -799,6 +799,37 @@ fn a_future_is_completed_by_who_harvests() {
     assert_eq!(event.result.unwrap(), 5);
 }
 
+struct Panics;
+
+impl std::task::Wake for Panics {
+    fn wake(self: Arc<Self>) {
+        panic!("woken");
+    }
+}
+
+#[test]
+fn a_waker_that_panics_takes_nothing_from_others() {
+    let Some(context) = context(8, false) else { return };
+    let file = Arc::new(tempfile::tempfile().unwrap());
+    let write = |n| Request::write(file.clone(), vec![0; n], 0);
+    for _ in 0..2 {
+        let mut first = pin!(context.start(write(1)).unwrap());
+        let waker = Waker::from(Arc::new(Panics));
+        assert!(first.as_mut().poll(&mut std::task::Context::from_waker(&waker)).is_pending());
+        (2..5).for_each(|n| _ = context.submit(write(n)).unwrap());
+        let harvested = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let _ = context.get_events(0, 8, None, &mut Vec::new());
+        }));
+        assert_eq!(harvested.unwrap_err().downcast_ref(), Some(&"woken"));
+        let mut written: Vec<_> = read(&context, 3).into_iter().map(|event| event.result.unwrap()).collect();
+        written.sort_unstable();
+        assert_eq!(written, [2, 3, 4]);
+        let mut task = std::task::Context::from_waker(Waker::noop());
+        let Poll::Ready(event) = first.poll(&mut task) else { panic!("its result was there") };
+        assert_eq!(event.result.unwrap(), 1);
+    }
+}
+
 #[test]
 fn the_limit_of_the_system_is_named() {
     let setting = |name| -> u64 {
@@ -818,6 +849,21 @@ fn the_limit_of_the_system_is_named() {
     assert_eq!((asked, limit), (MAX_CAPACITY, max));
     let said = error.to_string();
     assert!(said.contains("fs.aio-max-nr") && said.contains(&max.to_string()), "{said}");
+}
+
+#[test]
+fn what_was_taken_from_the_limit_is_given_back() {
+    let Some(first) = kernel(1) else { return };
+    drop(first);
+    let max = std::fs::read_to_string("/proc/sys/fs/aio-max-nr").unwrap().trim().parse::<u32>().unwrap();
+    // Twice as many as there are, one after the other.
+    for _ in 0..32 {
+        let part = (max / 16).clamp(1, MAX_CAPACITY);
+        let kernel = Kernel::new(part).unwrap();
+        let context = Context::new(4, kernel).unwrap();
+        let file = tempfile::tempfile().unwrap();
+        assert_eq!(one(&context, Request::write(file, vec![0; 3], 0)).result.unwrap(), 3);
+    }
 }
 
 #[test]

@@ -98,14 +98,14 @@ impl Cell {
     }
 
     /// Whether it is to be handed over, which the caller does then. Otherwise it was cancelled before.
-    pub(super) fn hand_over(&self) -> Result<(), Option<Completion>> {
+    pub(super) fn hand_over(&self) -> Result<(), Option<Ended>> {
         let mut flight = self.flight.lock();
         match &mut *flight {
             Some(held) if !held.asked => {
                 held.handed = true;
                 Ok(())
             }
-            _ => Err(flight.take().map(|flight| flight.work)),
+            _ => Err(flight.take().map(|flight| Ended::Done(flight.work, Err(Errno::CANCELED.into())))),
         }
     }
 

@@ -189,6 +189,8 @@ impl Kernel {
         let mut blocks = [ptr::null_mut(); BATCH];
         let mut handed = [0; BATCH];
         let mut n = 0;
+        // Completed when all others are with the kernel: what is woken may panic.
+        let mut over = Vec::new();
         for tag in tags {
             let cell = &self.cells[*tag as usize];
             match cell.hand_over() {
@@ -198,8 +200,7 @@ impl Kernel {
                 }
                 Err(cancelled) => {
                     self.tags.put_raw(*tag);
-                    // Completes it.
-                    drop(cancelled);
+                    over.extend(cancelled);
                 }
             }
         }
@@ -217,24 +218,22 @@ impl Kernel {
                 _ => {
                     // Relaxed: as above; none of these events comes.
                     self.due.fetch_sub(1, Relaxed);
-                    self.refused(handed[taken]);
+                    over.extend(self.cells[handed[taken] as usize].refused());
+                    self.tags.put_raw(handed[taken]);
                     taken += 1;
                 }
             }
         }
         handed[..n].iter().for_each(|tag| self.cells[*tag as usize].see_asked(&self.aio));
+        drop(self.go_on(over));
     }
 
-    fn refused(&self, tag: u32) {
-        if let Some(ended) = self.cells[tag as usize].refused() {
-            self.tags.put_raw(tag);
-            // Completes it, if it is finished.
-            drop(self.go_on(ended));
-        }
+    /// Does what is left to be done of requests, or has it done; returns what is finished.
+    fn go_on(&self, ended: Vec<Ended>) -> Vec<Finished> {
+        ended.into_iter().filter_map(|ended| self.go_on_with(ended)).collect()
     }
 
-    /// Does what is left to be done of a request, or has it done.
-    fn go_on(&self, ended: Ended) -> Option<Finished> {
+    fn go_on_with(&self, ended: Ended) -> Option<Finished> {
         let submitted = match ended {
             Ended::Done(work, result) => Submitted::Done(work.finish(result)),
             Ended::Left(work) => self.submit_to_pool(work),
@@ -269,11 +268,6 @@ impl Kernel {
 
     /// Takes events out of the ring; returns how many. None if somebody else is about to.
     fn reap(&self, events: &mut [Event; CHUNK]) -> usize {
-        // Nothing of the ring is looked at while nothing is due: a child of the process shares it with its parent.
-        // Relaxed: as in `enter`.
-        if self.due.load(Relaxed) == 0 {
-            return 0;
-        }
         let Some(mut reaper) = self.reaper.try_lock() else { return 0 };
         let (n, over) = reaper.take(&self.aio, &self.signals, events);
         // Relaxed: whoever still finds them due looks in vain.
@@ -281,20 +275,19 @@ impl Kernel {
         n
     }
 
-    /// Takes what the events tell of out of its cells; returns how many events told of something.
-    fn settle(&self, events: &[Event], mut ended: impl FnMut(Ended)) -> usize {
+    /// Takes what the events tell of out of its cells.
+    fn settle(&self, events: &[Event]) -> Vec<Ended> {
         let mut tags = [0; CHUNK];
-        let mut n = 0;
+        let mut ended = Vec::with_capacity(events.len());
         for event in events {
             let cell = usize::try_from(event.data).ok().and_then(|index| self.cells.get(index));
             if let Some(end) = cell.and_then(|cell| cell.complete(event)) {
-                tags[n] = event.data as u32;
-                n += 1;
-                ended(end);
+                tags[ended.len()] = event.data as u32;
+                ended.push(end);
             }
         }
-        self.tags.put_all_raw(&tags[..n]);
-        n
+        self.tags.put_all_raw(&tags[..ended.len()]);
+        ended
     }
 
     /// Asks for the early end of what is `wanted`, and has the kernel begin what is held back. Returns how much is
@@ -326,21 +319,22 @@ impl Backend for Kernel {
     }
 
     fn poll(&self, done: &mut dyn FnMut(Finished)) {
-        let mut found = 0;
-        loop {
+        let mut found = false;
+        // Nothing of the ring is looked at while nothing is due: a child of the process shares it with its parent.
+        // Relaxed: as in `enter`.
+        while self.due.load(Relaxed) > 0 {
             let mut events = [Event::default(); CHUNK];
             let n = self.reap(&mut events);
             if n > 0 {
-                let mut ends = Vec::with_capacity(n);
-                found += self.settle(&events[..n], |end| ends.push(end));
+                found = true;
                 // If one panics the others are dropped, which completes them as well.
-                ends.into_iter().filter_map(|end| self.go_on(end)).for_each(&mut *done);
+                self.go_on(self.settle(&events[..n])).into_iter().for_each(&mut *done);
             }
             if n < CHUNK {
                 break;
             }
         }
-        if found == 0 {
+        if !found {
             // Before somebody sleeps: a batch may be waiting for him.
             self.queues.try_flush_all(|tags| self.enter(tags));
         }
@@ -397,7 +391,7 @@ mod tests {
     fn events_that_nobody_waits_for_are_passed_over() {
         let Ok(kernel) = Kernel::new(4) else { return println!("SKIPPED: no AIO") };
         let strange = [u64::MAX, 1 << 32, 4, 3, 0].map(|data| Event { data, obj: 0, res: 8, res2: 0 });
-        assert_eq!(kernel.settle(&strange, |_| unreachable!()), 0);
+        assert!(kernel.settle(&strange).is_empty());
         // Held back, and so not the kernel's to complete.
         let context = Context::new(4, kernel).unwrap();
         let file = tempfile::tempfile().unwrap();
@@ -405,7 +399,7 @@ mod tests {
         context
             .submit_batch_with(&mut batch, |_| {
                 let all = (0..4).map(|data| Event { data, obj: 0, res: 3, res2: 0 }).collect::<Vec<_>>();
-                assert_eq!(context.backend().settle(&all, |_| unreachable!()), 0);
+                assert!(context.backend().settle(&all).is_empty());
             })
             .unwrap();
         let mut events: Vec<Outcome> = Vec::new();
