@@ -56,9 +56,10 @@ const CHUNK: usize = 64;
 ///
 /// # Progress
 ///
-/// Submitting takes a lock for each CPU and one for each request, harvesting one for the ring, all for some
-/// instructions; nobody waits for one who finds another, or who can leave it to its holder. The system call is as the
-/// kernel has it: it waits for memory, for room in the device's queue, and for what the table says.
+/// Submitting takes a lock of its CPU's and one of its request's, harvesting the ring's, each for some instructions.
+/// Nobody waits for a thread that lost its CPU who finds another queue, or who can leave the ring to its holder. The
+/// system call is as the kernel has it: it waits for memory, for room in the device's queue, and for what the table
+/// says.
 ///
 /// # One context of the kernel's
 ///
@@ -69,7 +70,7 @@ const CHUNK: usize = 64;
 ///
 /// # Costs
 ///
-/// A descriptor, 64 bytes in the kernel for each of `capacity`, and 256 here. A request is some 500 ns, a good half of
+/// A descriptor, 64 bytes in the kernel for each of `capacity`, and 128 here. A request is some 500 ns, a good half of
 /// it for a call that tells what kind of file it is about, and a system call, of which a batch shares one. A completion
 /// signals a descriptor, some 60 ns, since nobody can tell the kernel afterwards that somebody sleeps; the harvest that
 /// finds it reads that, one system call for all. Each thread that sleeps in `get_events` is woken by each completion,
@@ -405,6 +406,17 @@ mod tests {
         let mut events: Vec<Outcome> = Vec::new();
         context.get_events(1, 1, None, &mut events).unwrap();
         assert_eq!(events[0].result.as_ref().unwrap(), &8);
+        // Somebody else's signals change nothing of what is due.
+        let file = tempfile::tempfile().unwrap();
+        let id = context.submit(Request::write(file, vec![0; 4], 0)).unwrap();
+        rustix::io::write(context.backend().descriptor().unwrap(), &1000_u64.to_ne_bytes()).unwrap();
+        context.get_events(1, 1, None, &mut events).unwrap();
+        assert_eq!(events[1].id, id);
+        // Nor does what the kernel refuses.
+        let reader = std::os::fd::OwnedFd::from(std::io::pipe().unwrap().0);
+        context.submit(Request::fsync(reader)).unwrap();
+        context.get_events(1, 1, None, &mut events).unwrap();
+        assert_eq!(events[2].result.as_ref().unwrap_err().raw_os_error(), Some(libc::EINVAL));
         assert_eq!(context.backend().due.load(Relaxed), 0);
         assert_eq!(context.backend().tags.available(), 4);
     }
