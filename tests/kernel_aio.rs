@@ -813,6 +813,22 @@ fn who_waits_in_the_middle_of_a_batch_has_it_handed_over() {
 }
 
 #[test]
+fn a_long_batch_is_begun_before_its_end() {
+    // One of the queues is full by then, whichever CPUs the thread was on.
+    let n = 128 * ioctx::cpu::possible();
+    let Some(context) = context(n, false) else { return };
+    let file = Arc::new(tempfile::tempfile().unwrap());
+    let mut batch: Vec<_> = (0..n).map(|_| Request::write(file.clone(), vec![0; 8], 0)).collect();
+    let mut accepted = 0;
+    let look = |_| {
+        accepted += 1;
+        assert!(accepted < n || is_ready(&context));
+    };
+    assert_eq!(context.submit_batch_with(&mut batch, look).unwrap(), n as usize);
+    assert_eq!(read(&context, n as usize).len(), n as usize);
+}
+
+#[test]
 fn a_descriptor_tells_who_watches_many() {
     for in_place in [true, false] {
         let Some(kernel) = kernel(128) else { return };

@@ -157,15 +157,17 @@ impl Cell {
     pub(super) fn cancel(&self, aio: &Aio, wanted: impl FnOnce(&Completion) -> bool) -> Option<bool> {
         let mut flight = self.flight.lock();
         let flight = flight.as_mut().filter(|flight| wanted(&flight.work))?;
-        if !flight.handed {
-            flight.asked = true;
-            return Some(true);
+        if flight.handed && !flight.polls() {
+            // No disk takes back what it has.
+            return Some(false);
         }
-        // SAFETY: 1. it is ours.
-        let found = unsafe { aio.cancel(self.block()) };
-        // On its way into the kernel: whoever brings it there looks again.
-        flight.asked |= flight.polls();
-        Some(found || flight.asked)
+        // If it is held back, or on its way into the kernel, whoever brings it there looks at this.
+        flight.asked = true;
+        if flight.handed {
+            // SAFETY: 1. it is ours.
+            unsafe { aio.cancel(self.block()) };
+        }
+        Some(true)
     }
 }
 

@@ -74,17 +74,15 @@ impl Aio {
         count(unsafe { libc::syscall(libc::SYS_io_submit, self.0, blocks.len(), blocks.as_ptr()) })
     }
 
-    /// Asks for the early end of a request; whether that comes. Its event does in any case. Does not wait.
+    /// Asks for the early end of a request, if the kernel has it and can. Its event comes in any case. Does not wait.
     ///
     /// # Safety
     ///
     /// 1. The block may be read.
-    pub(super) unsafe fn cancel(&self, block: *const Block) -> bool {
+    pub(super) unsafe fn cancel(&self, block: *const Block) {
         let mut unused = Event::default();
         // SAFETY: 1., and there is room for an event, though the kernel has not written one for long.
-        let asked = unsafe { libc::syscall(libc::SYS_io_cancel, self.0, block, &raw mut unused) };
-        // "In progress" is how it says that it was found: then the event comes by the ring.
-        count(asked).map_or_else(|error| error.raw_os_error() == Some(libc::EINPROGRESS), |_| true)
+        unsafe { libc::syscall(libc::SYS_io_cancel, self.0, block, &raw mut unused) };
     }
 
     /// Takes events out, without waiting; returns how many.
