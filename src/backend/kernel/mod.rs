@@ -74,8 +74,8 @@ const CHUNK: usize = 64;
 /// it for a call that tells what kind of file it is about, and a system call, of which a batch shares one. A completion
 /// signals a descriptor, some 60 ns, since nobody can tell the kernel afterwards that somebody sleeps; the harvest that
 /// finds it reads that, one system call for all. Each thread that sleeps in `get_events` is woken by each completion,
-/// even if it waits for many, and makes a descriptor for its sleep. Cancelling looks through the whole capacity. Dropping
-/// waits for a grace period of the kernel's, milliseconds.
+/// even if it waits for many, and makes a descriptor for its sleep. Cancelling looks through the whole capacity.
+/// Dropping waits for a grace period of the kernel's, milliseconds.
 ///
 /// # When not to use it
 ///
