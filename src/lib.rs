@@ -8,6 +8,7 @@ pub mod credits;
 pub mod percpu;
 pub mod refcount;
 pub mod ring;
+pub mod runlist;
 pub mod sync;
 pub mod wait;
 

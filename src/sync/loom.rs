@@ -2,6 +2,7 @@
 
 /// Atomics and fences.
 pub mod atomic {
+    pub(crate) use loom::sync::atomic::AtomicPtr;
     pub use loom::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 
     /// Frees a word that was taken by `swap`. A plain store outside loom.
@@ -12,6 +13,14 @@ pub mod atomic {
     /// [`glance`] at a larger word.
     pub(crate) fn glance_u64(word: &AtomicU64) -> u64 {
         word.fetch_add(0, Ordering::Relaxed)
+    }
+
+    /// [`glance`] at a pointer.
+    pub(crate) fn glance_ptr<T>(word: &AtomicPtr<T>) -> *mut T {
+        let null = std::ptr::null_mut();
+        match word.compare_exchange(null, null, Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(value) | Err(value) => value,
+        }
     }
 
     /// Stores over what others may be changing by read-modify-writes. A plain store outside loom.
@@ -150,6 +159,7 @@ pub mod thread {
 }
 
 pub use loom::sync::{Arc, MutexGuard};
+pub(crate) use loom::thread_local;
 pub use std::sync::OnceLock;
 
 /// A mutex without poisoning.

@@ -2,6 +2,7 @@
 
 /// Atomics and fences.
 pub mod atomic {
+    pub(crate) use std::sync::atomic::AtomicPtr;
     pub use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 
     /// Frees a word that was taken by `swap`: a plain store.
@@ -25,6 +26,12 @@ pub mod atomic {
     /// [`glance`] at a larger word.
     #[inline(always)]
     pub(crate) fn glance_u64(word: &AtomicU64) -> u64 {
+        word.load(Ordering::Relaxed)
+    }
+
+    /// [`glance`] at a pointer.
+    #[inline(always)]
+    pub(crate) fn glance_ptr<T>(word: &AtomicPtr<T>) -> *mut T {
         word.load(Ordering::Relaxed)
     }
 
@@ -199,6 +206,7 @@ pub mod thread {
 }
 
 pub use std::sync::{Arc, MutexGuard, OnceLock};
+pub(crate) use std::thread_local;
 
 /// A mutex without poisoning: what it guards here is never left half-changed by a panic.
 #[derive(Debug, Default)]

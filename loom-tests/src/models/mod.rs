@@ -10,6 +10,7 @@ mod owner;
 mod refcount;
 mod ring;
 mod rings;
+mod runlist;
 mod wait;
 
 use crate::harness::Model;
@@ -24,6 +25,7 @@ pub(crate) fn all() -> Vec<Model> {
         append::models(),
         ring::models(),
         rings::models(),
+        runlist::models(),
         wait::models(),
         context::models(),
         futures::models(),
