@@ -5,6 +5,7 @@ pub mod backend;
 pub mod barrier;
 pub mod cpu;
 pub mod credits;
+pub mod fanin;
 pub mod percpu;
 pub mod refcount;
 pub mod ring;

@@ -431,10 +431,16 @@ fn lists_come_and_go_while_they_are_kicked() {
         let told = runs.clone();
         let task = list.task(Box::new(move || _ = told.fetch_add(1, Relaxed)));
         thread::scope(|scope| {
-            scope.spawn(|| while task.kick().is_ok() {});
-            scope.spawn(|| while task.kick() != Err(Closed) {});
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while task.kick().is_ok() {
+                        thread::yield_now();
+                    }
+                });
+            }
             while runs.load(Relaxed) == 0 {
                 list.help_on_submit();
+                thread::yield_now();
             }
             drop(list);
         });

@@ -4,6 +4,7 @@ mod append;
 mod canary;
 mod context;
 mod credits;
+mod fanin;
 mod futures;
 mod litmus;
 mod owner;
@@ -26,6 +27,7 @@ pub(crate) fn all() -> Vec<Model> {
         ring::models(),
         rings::models(),
         runlist::models(),
+        fanin::models(),
         wait::models(),
         context::models(),
         futures::models(),

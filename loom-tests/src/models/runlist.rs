@@ -199,7 +199,7 @@ pub(super) fn models() -> Vec<Model> {
             name: "runlist.worker_or_helper",
             checks: "a worker and a helper: every kick is answered, by one of them",
             bound: Some(3),
-            least: 1,
+            least: 3490,
             body: || {
                 let list = Builder::new().worker_delay(Duration::ZERO, Duration::ZERO).build();
                 let (task, told, gate) = Opener::task(&list);
