@@ -21,4 +21,5 @@ pub mod credits;
 pub mod harness;
 pub mod refcount;
 pub mod ring;
+pub mod runlist;
 pub mod wait;
