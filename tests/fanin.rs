@@ -1,5 +1,5 @@
-//! Requests of many parts: what is reported, that it is reported once, and that parts and their memory stay within their
-//! bound.
+//! Requests of many parts: what is reported, that it is reported once, and that parts and their memory stay within
+//! their bound.
 
 mod support;
 

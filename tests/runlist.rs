@@ -311,6 +311,35 @@ fn no_worker_is_made_if_there_may_be_none() {
     assert!(!list.has_worker());
 }
 
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[test]
+fn without_a_thread_to_be_had_helpers_do_everything() {
+    use support::seccomp::Refusal;
+    never_hang();
+    let list: RunList<Any> = Builder::new().worker_delay(Duration::ZERO, Duration::ZERO).build();
+    let (done, wait) = channel();
+    let task = list.task(Box::new(move || done.send(()).unwrap()));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for call in [libc::SYS_clone3, libc::SYS_clone] {
+                if let Err(error) = Refusal::install(&Refusal::of(call, libc::EAGAIN).filter()) {
+                    return support::skip(format_args!("seccomp: {error}"));
+                }
+            }
+            for _ in 0..3 {
+                task.kick().unwrap();
+                assert!(!list.has_worker());
+                assert_eq!(list.help_on_submit(), 1);
+            }
+        });
+    });
+    wait.try_iter().for_each(drop);
+    // Another thread is allowed to.
+    task.kick().unwrap();
+    wait.recv().unwrap();
+    assert!(list.has_worker());
+}
+
 #[test]
 fn while_somebody_waits_the_worker_is_quick() {
     never_hang();

@@ -11,16 +11,17 @@ use std::ptr::NonNull;
 
 /// A request that is being cut into parts: see the [module](super).
 ///
-/// Dropped instead of [finished](Self::finish_submitting), it completes as if the next part had been cancelled: with what
-/// was handed out, and `ECANCELED` behind it. Forgetting it leaks the request, which never completes.
+/// Dropped instead of [finished](Self::finish_submitting), it completes as if the next part had been cancelled: with
+/// what was handed out, and `ECANCELED` behind it. Forgetting it leaks the request, which never completes.
 ///
 /// Handing out is lock-free while there are credits; finishing a part is, too, unless it is not whole, which takes a
 /// mutex, or wakes a sleeping submitter, or completes the request.
 ///
 /// # Costs
 ///
-/// 1 KiB and two allocations for a request, one allocation and three locked instructions for a part, and what its credit
-/// costs. Not for requests that mostly have one part: those need none of this.
+/// 1 KiB and one or two allocations for a request; an allocation, three locked instructions and a credit for a part, 40
+/// ns in all. Not for requests that mostly have one part, which need none of this, nor where nothing has to be bounded
+/// and any error will do: an `Arc` is a quarter of that.
 ///
 /// # Examples
 ///

@@ -14,8 +14,8 @@
 //! | [`Running`](State::Running) | notes it: `Kicked` | goes back to `Idle` |
 //! | [`Kicked`](State::Kicked) | does nothing: it is noted | puts it into the list again: `Queued` |
 //!
-//! So a kick is never lost: whatever was done before it is seen by a run that begins after it; and no task runs twice at
-//! once, which is why a run has the task's data to itself.
+//! So a kick is never lost: whatever was done before it is seen by a run that begins after it; and no task runs twice
+//! at once, which is why a run has the task's data to itself.
 //!
 //! # Order
 //!
@@ -30,10 +30,10 @@
 //! [waits](RunList::help_on_reap), and otherwise so late that most likely everything has been done by then. Both sides
 //! of these two races store, fence and load:
 //!
-//! * the kick stores the task and looks whether anybody waits; the reaper stores that it waits and looks for tasks: either
-//!   the worker hurries, or the reaper runs the task itself;
-//! * the kick stores the task and looks whether the worker is going to look; the worker stores that it is not, and looks:
-//!   either it is told anew, or it finds the task.
+//! * the kick stores the task and looks whether anybody waits; the reaper stores that it waits and looks for tasks:
+//!   either the worker hurries, or the reaper runs the task itself;
+//! * the kick stores the task and looks whether the worker is going to look; the worker stores that it is not, and
+//!   looks: either it is told anew, or it finds the task.
 //!
 //! # Orderings
 //!

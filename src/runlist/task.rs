@@ -70,8 +70,8 @@ pub(super) struct Node<T: Run> {
     ///
     /// # Safety
     ///
-    /// Belongs to whoever set `KICKED` without `RUNNING`, or took `RUNNING` off a task that was kicked; from the push on,
-    /// to whoever has the chain; until it is taken out.
+    /// Belongs to whoever set `KICKED` without `RUNNING`, or took `RUNNING` off a task that was kicked; from the push
+    /// on, to whoever has the chain; until it is taken out.
     pub(super) next: UnsafeCell<*mut Self>,
     list: Arc<Shared<T>>,
     /// # Safety

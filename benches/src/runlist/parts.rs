@@ -30,8 +30,8 @@ pub fn fan_in(credits: &Arc<Credits>, n: u64) {
     assert_eq!(bytes.load(Relaxed), n * u64::from(PARTS) * LEN as u64);
 }
 
-/// What one would write by hand: a reference-counted sum, the last owner of which completes. Neither bounds parts nor
-/// says which of them failed first.
+/// What one would write by hand: a reference-counted sum, the last owner of which completes. It bounds no parts, keeps
+/// no memory for them, and does not know which of them failed first.
 struct Sum {
     outcome: Mutex<(usize, Option<io::Error>)>,
     bytes: Arc<AtomicU64>,

@@ -1,5 +1,5 @@
-//! Requests of several parts: who completes them, when, and what that one sees. Payloads are tracked cells, which a part
-//! writes and whoever reaps it reads.
+//! Requests of several parts: who completes them, when, and what that one sees. Payloads are tracked cells, which a
+//! part writes and whoever reaps it reads.
 
 use crate::harness::{Model, nothing};
 use ioctx::credits::Credits;

@@ -1,5 +1,5 @@
-//! Kicks against runs, splices, the worker, those who wait, and the end. What a task has is a tracked cell, and so is its
-//! link: two runs at once, or a link that is written too early, are found.
+//! Kicks against runs, splices, the worker, those who wait, and the end. What a task has is a tracked cell, and so is
+//! its link: two runs at once, or a link that is written too early, are found.
 
 use crate::harness::{Model, nothing};
 use ioctx::runlist::{Builder, Closed, Run, RunList, Task};
