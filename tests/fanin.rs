@@ -16,7 +16,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 use support::never_hang;
 
-const CANCELED: i32 = if cfg!(unix) { 125 } else { 995 };
+#[cfg(unix)]
+const CANCELED: i32 = rustix::io::Errno::CANCELED.raw_os_error();
+#[cfg(not(unix))]
+const CANCELED: i32 = 995;
 
 /// A request, and where its outcome comes.
 fn request<P>(credits: &Arc<Credits>) -> (FanIn<P>, Receiver<Outcome>) {
