@@ -1,9 +1,9 @@
 //! One request carried out as many parts, and completed exactly once.
 //!
 //! A submitter cuts a request into [`Part`]s, hands them to whoever carries them out, in any order and on any thread,
-//! and says when it has handed out the last one. Whoever is the last to be finished, a part or the submitter, completes
-//! the request: the count of those who are not begins at 1, for the submitter, so that nothing completes while parts are
-//! still to come.
+//! and says when it has handed out the last one. Whoever is the last to be finished, a part or the submitter,
+//! completes the request: the count of those who are not begins at 1, for the submitter, so that nothing completes
+//! while parts are still to come.
 //!
 //! # What is bounded
 //!
