@@ -45,7 +45,9 @@ fn one_cpu_is_enough_and_all_have_slots() {
     assert_eq!((allowed().len(), thread::available_parallelism().unwrap().get()), (1, 1));
     assert_eq!(cpu::possible().to_string(), possible);
     assert!(listed().is_none_or(|listed| listed == cpu::possible()));
-    assert_eq!(cpu::hint().0 as usize, allowed()[0]);
+    if cfg!(ioctx_linux) {
+        assert_eq!(cpu::hint().0 as usize, allowed()[0]);
+    }
     for round in 0..50 {
         // Others get their turn only if this thread sleeps.
         use_and_kill(5, |_| (), || thread::sleep(Duration::from_micros(round * 100)));

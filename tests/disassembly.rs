@@ -1,6 +1,6 @@
 //! What a get and a put come down to, read off the machine code. Only optimised builds are looked at:
 //! `cargo test --release --test disassembly`.
-#![cfg(all(target_os = "linux", target_arch = "x86_64", not(debug_assertions)))]
+#![cfg(all(ioctx_linux, target_arch = "x86_64", not(debug_assertions)))]
 
 use ioctx::refcount::{PerCpuRef, Put};
 use std::process::Command;

@@ -2,7 +2,7 @@
 //!
 //! Each test runs itself once more as a child, under a filter (seccomp(2)) that makes one call fail from the
 //! child's first instruction on; or, for the last, the child installs the filter later.
-#![cfg(all(target_os = "linux", target_arch = "x86_64", target_pointer_width = "64"))]
+#![cfg(all(ioctx_linux, target_arch = "x86_64", target_pointer_width = "64"))]
 
 mod support;
 

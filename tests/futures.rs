@@ -493,7 +493,7 @@ fn streams_share_events_and_hand_wake_ups_on() {
     assert!(next(&mut second, 1).is_ready());
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(ioctx_linux)]
 mod eventfd {
     use super::*;
     use ioctx::aio::EventFd;

@@ -10,11 +10,11 @@
 
 mod support;
 
-#[cfg(all(target_os = "linux", target_arch = "x86_64", not(debug_assertions)))]
+#[cfg(all(ioctx_linux, target_arch = "x86_64", not(debug_assertions)))]
 #[path = "headline/mod.rs"]
 mod checked;
 
-#[cfg(not(all(target_os = "linux", target_arch = "x86_64", not(debug_assertions))))]
+#[cfg(not(all(ioctx_linux, target_arch = "x86_64", not(debug_assertions))))]
 #[test]
 fn nothing_is_looked_at() {
     support::skip("the instructions of optimised builds for Linux on x86-64 are looked at, and this is none");

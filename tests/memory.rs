@@ -3,7 +3,6 @@
 use ioctx::cpu::{self, Kind};
 use ioctx::percpu::CachePadded;
 use ioctx::ring::CompletionQueue;
-use ioctx::wait::EventCount;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
@@ -81,9 +80,11 @@ fn a_queue_takes_what_its_documentation_says() {
     }
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(ioctx_linux)]
 #[test]
 fn an_event_count_takes_what_its_documentation_says() {
+    use ioctx::wait::EventCount;
+
     let (idle, events) = taken(EventCount::new);
     assert_eq!(idle, 256);
     let mut kept = 0;

@@ -3,9 +3,7 @@
 
 mod support;
 
-use ioctx::aio::{
-    AlignedBuffer, Backend, Buffer, BufferMut, Context, Custom, FileRef, Op, Operation, Readiness, Request,
-};
+use ioctx::aio::{Backend, Buffer, BufferMut, Context, Custom, FileRef, Op, Operation, Readiness, Request};
 use ioctx::backend::{Null, Threads, Zero};
 use std::cell::Cell;
 use std::fs::File;
@@ -227,6 +225,7 @@ mod unix {
     #[cfg(target_os = "linux")]
     #[test]
     fn aligned_buffers_go_past_the_page_cache() {
+        use ioctx::aio::AlignedBuffer;
         use std::os::unix::fs::OpenOptionsExt;
         const BLOCK: usize = 4096;
         let path = tempfile::NamedTempFile::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap().into_temp_path();

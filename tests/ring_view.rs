@@ -296,7 +296,7 @@ fn while_others_write_all_the_time_a_view_stays_where_it_is() {
     });
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(ioctx_linux)]
 mod kernel {
     use super::*;
     use std::io::{Read, Seek, Write};

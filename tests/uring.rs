@@ -1,5 +1,5 @@
 //! `Uring`: real files, many threads, requests that do not end by themselves.
-#![cfg(target_os = "linux")]
+#![cfg(ioctx_linux)]
 
 mod support;
 

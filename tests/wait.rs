@@ -323,7 +323,7 @@ fn wakes_once_per_min_events_at_most() {
     }
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(ioctx_linux)]
 mod bell {
     use super::{kinds, nobody_sleeps, soon};
     use ioctx::wait::{Bell, EventCount, Outcome};

@@ -139,7 +139,7 @@ impl Pool {
         }
     }
 
-    #[cfg(target_os = "linux")]
+    #[cfg(ioctx_linux)]
     fn bells(&self, min: u32) {
         use rustix::event::{PollFd, PollFlags, Timespec, poll};
         let mut bell = ioctx::wait::Bell::new(&self.sleepers).unwrap();
@@ -159,7 +159,7 @@ impl Pool {
         }
     }
 
-    #[cfg(not(target_os = "linux"))]
+    #[cfg(not(ioctx_linux))]
     fn bells(&self, min: u32) {
         self.threads(min, None);
     }

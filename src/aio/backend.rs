@@ -3,7 +3,7 @@
 use super::{Completion, Finished, RequestId};
 use std::io;
 
-#[cfg(target_os = "linux")]
+#[cfg(ioctx_linux)]
 use std::os::fd::BorrowedFd;
 
 /// What a backend did with a request.
@@ -81,7 +81,7 @@ pub trait Backend: Send + Sync {
 
     /// What a thread watches, besides its own wake-up, before it sleeps until something completes; always the same.
     /// `None` for backends that complete by themselves.
-    #[cfg(target_os = "linux")]
+    #[cfg(ioctx_linux)]
     #[inline(always)]
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         None
@@ -114,7 +114,7 @@ impl<B: Backend + ?Sized> Backend for Box<B> {
         (**self).poll(done);
     }
 
-    #[cfg(target_os = "linux")]
+    #[cfg(ioctx_linux)]
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         (**self).descriptor()
     }

@@ -43,9 +43,9 @@ pub(super) fn harvest<B: Backend + ?Sized>(shared: NonNull<Shared>, backend: &B)
 /// Whether the backend needs somebody to drive it.
 #[inline(always)]
 pub(super) fn is_driven<B: Backend + ?Sized>(backend: &B) -> bool {
-    #[cfg(target_os = "linux")]
+    #[cfg(ioctx_linux)]
     return backend.descriptor().is_some();
-    #[cfg(not(target_os = "linux"))]
+    #[cfg(not(ioctx_linux))]
     {
         let _ = backend;
         return false;
@@ -68,7 +68,7 @@ impl<B: Backend> Context<B> {
         deadline: Option<Instant>,
         there: impl Fn() -> bool,
     ) -> Option<Outcome> {
-        #[cfg(target_os = "linux")]
+        #[cfg(ioctx_linux)]
         if let Some(descriptor) = self.backend.descriptor() {
             return watch::sleep(&self.shared().wait, descriptor, wanted, deadline, &there);
         }
@@ -97,7 +97,7 @@ impl<B: Backend> Context<B> {
 }
 
 /// Sleeping with an eye on a descriptor.
-#[cfg(target_os = "linux")]
+#[cfg(ioctx_linux)]
 mod watch {
     use crate::sync::time::{Duration, Instant};
     use crate::wait::{Bell, EventCount, Outcome};

@@ -4,7 +4,7 @@ use crate::sync::SharedFile;
 use std::fmt;
 use std::fs::File;
 use std::mem::ManuallyDrop;
-use std::ptr::{self, NonNull};
+use std::ptr::NonNull;
 
 #[cfg(unix)]
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -54,7 +54,7 @@ impl FileRef {
     ///    it.
     pub unsafe fn borrowed(fd: BorrowedFd<'_>) -> Self {
         // No system has 2³⁰ descriptors, so that even 32 bits hold one more bit. Not null: it is odd.
-        let word = ptr::without_provenance_mut((fd.as_raw_fd() as usize) << 1 | 1);
+        let word = std::ptr::without_provenance_mut((fd.as_raw_fd() as usize) << 1 | 1);
         // SAFETY: as above.
         Self { word: unsafe { NonNull::new_unchecked(word) } }
     }

@@ -82,7 +82,7 @@ mod delivery;
 mod destroy;
 mod drive;
 mod error;
-#[cfg(target_os = "linux")]
+#[cfg(ioctx_linux)]
 mod eventfd;
 mod file;
 mod future;
@@ -111,7 +111,7 @@ pub use error::{
     Argument, BatchError, CancelError, CreateError, DestroyError, GetEventsError, InFlight, Reason,
     SubmitError,
 };
-#[cfg(target_os = "linux")]
+#[cfg(ioctx_linux)]
 pub use eventfd::EventFd;
 pub use file::FileRef;
 pub use future::Started;

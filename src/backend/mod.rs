@@ -17,7 +17,7 @@ pub mod conformance;
 mod kernel;
 mod null;
 mod threads;
-#[cfg(all(target_os = "linux", feature = "uring"))]
+#[cfg(all(ioctx_linux, feature = "uring"))]
 mod uring;
 
 #[cfg(target_os = "linux")]
@@ -26,5 +26,5 @@ pub use null::{Null, Zero};
 pub use threads::Threads;
 #[cfg(feature = "stats")]
 pub use threads::ThreadsStats;
-#[cfg(all(target_os = "linux", feature = "uring"))]
+#[cfg(all(ioctx_linux, feature = "uring"))]
 pub use uring::{Uring, UringError};

@@ -157,7 +157,7 @@ impl RingView {
     /// 1. `context` is what `io_setup` gave, and is not destroyed before the view is last used.
     /// 2. Whoever writes into the context's ring in this process does so by atomic accesses, and has not
     ///    written its number of slots or the length of its header.
-    #[cfg(target_os = "linux")]
+    #[cfg(ioctx_linux)]
     pub unsafe fn of_kernel(context: u64) -> Result<Self, Unusable> {
         let base = std::ptr::with_exposed_provenance_mut::<u8>(context as usize);
         if base.is_null() || !base.cast::<u64>().is_aligned() {

@@ -63,7 +63,7 @@ mod imp {
     }
 }
 
-#[cfg(all(target_os = "linux", not(all(loom, feature = "loom"))))]
+#[cfg(all(ioctx_linux, not(all(loom, feature = "loom"))))]
 mod imp {
     use super::{Instant, Parked, expired};
     use rustix::io::Errno;
@@ -116,7 +116,7 @@ mod imp {
     }
 }
 
-#[cfg(not(any(target_os = "linux", all(loom, feature = "loom"))))]
+#[cfg(not(any(ioctx_linux, all(loom, feature = "loom"))))]
 mod imp {
     use super::super::{Condvar, Mutex};
     use super::{Instant, Parked, expired};

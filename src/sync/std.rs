@@ -306,7 +306,7 @@ pub(crate) mod cpu {
     /// system gives none. Out of date as soon as it is read.
     #[inline]
     pub(crate) fn raw() -> u32 {
-        #[cfg(all(target_os = "linux", not(miri)))]
+        #[cfg(all(ioctx_linux, not(miri)))]
         {
             #[cfg(all(
                 any(target_arch = "x86_64", target_arch = "aarch64"),
@@ -321,7 +321,7 @@ pub(crate) mod cpu {
             let cpu = unsafe { libc::sched_getcpu() };
             u32::try_from(cpu).unwrap_or(0)
         }
-        #[cfg(not(all(target_os = "linux", not(miri))))]
+        #[cfg(not(all(ioctx_linux, not(miri))))]
         {
             static NEXT: AtomicU32 = AtomicU32::new(0);
             // Relaxed: only the numbers' distinctness matters; the counter publishes nothing.
@@ -361,7 +361,7 @@ pub(crate) mod cpu {
     /// Whether the system itself has said so, so that no thread can ever be on a CPU beyond.
     #[cfg_attr(
         not(all(
-            target_os = "linux",
+            ioctx_linux,
             any(target_arch = "x86_64", target_arch = "aarch64"),
             target_pointer_width = "64",
             target_endian = "little",
@@ -405,7 +405,7 @@ pub(crate) mod membarrier {
     use std::sync::atomic::{Ordering, compiler_fence};
 
     /// Asks the kernel for the right to call [`issue`]; says why it cannot be had.
-    #[cfg(all(target_os = "linux", not(miri)))]
+    #[cfg(all(ioctx_linux, not(miri)))]
     pub(crate) fn register() -> Result<(), &'static str> {
         use rustix::thread::{MembarrierCommand, membarrier, membarrier_query};
         if !membarrier_query().contains_command(MembarrierCommand::RegisterPrivateExpedited) {
@@ -416,19 +416,19 @@ pub(crate) mod membarrier {
     }
 
     /// Asks the kernel for the right to call [`issue`]; says why it cannot be had.
-    #[cfg(not(all(target_os = "linux", not(miri))))]
+    #[cfg(not(all(ioctx_linux, not(miri))))]
     pub(crate) fn register() -> Result<(), &'static str> {
-        Err("membarrier is a Linux system call")
+        Err("membarrier is a Linux system call, and not used by `--cfg ioctx_portable`")
     }
 
     /// Makes every running thread of the process execute a full fence. Returns whether it did.
     pub(crate) fn issue() -> bool {
-        #[cfg(all(target_os = "linux", not(miri)))]
+        #[cfg(all(ioctx_linux, not(miri)))]
         {
             use rustix::thread::{MembarrierCommand, membarrier};
             membarrier(MembarrierCommand::PrivateExpedited).is_ok()
         }
-        #[cfg(not(all(target_os = "linux", not(miri))))]
+        #[cfg(not(all(ioctx_linux, not(miri))))]
         {
             false
         }

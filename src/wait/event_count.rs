@@ -296,7 +296,7 @@ impl EventCount {
     }
 
     /// Whether the one of this name is in the queue, and was not picked.
-    #[cfg(target_os = "linux")]
+    #[cfg(ioctx_linux)]
     pub(super) fn waits(&self, id: u64) -> bool {
         self.queue.lock().has(id)
     }

@@ -45,14 +45,14 @@
 //! Source: `prepare_to_wait` (2002), "Convert read_events() to hrtimers" (2012), "obey min_nr when doing
 //! wakeups" (2023).
 
-#[cfg(target_os = "linux")]
+#[cfg(ioctx_linux)]
 mod bell;
 mod event_count;
 mod gate;
 mod key;
 mod queue;
 
-#[cfg(target_os = "linux")]
+#[cfg(ioctx_linux)]
 pub use bell::Bell;
 pub use event_count::EventCount;
 pub use gate::Gate;

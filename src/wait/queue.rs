@@ -90,7 +90,7 @@ impl Queue {
     }
 
     /// Whether the one of this name was neither picked nor has left.
-    #[cfg(target_os = "linux")]
+    #[cfg(ioctx_linux)]
     pub(super) fn has(&self, id: u64) -> bool {
         self.place(id).is_ok()
     }

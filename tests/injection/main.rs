@@ -3,7 +3,7 @@
 //! The test runs itself once more as a child, one of whose threads it traces. A trap stops that thread at one
 //! instruction, and the kernel has to restart a section that was stopped. No disassembler is asked where the
 //! instructions begin: stepping through the section tells, once the kernel has been made to overlook it.
-#![cfg(all(target_os = "linux", target_arch = "x86_64", target_pointer_width = "64"))]
+#![cfg(all(ioctx_linux, target_arch = "x86_64", target_pointer_width = "64"))]
 
 mod many;
 #[path = "../support/mod.rs"]

@@ -88,7 +88,7 @@ mod poll {
     }
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(ioctx_linux)]
 mod os {
     use super::*;
     use rustix::fs::{OFlags, fcntl_getfl};
@@ -197,7 +197,7 @@ mod os {
 
 /// Without calls that take several buffers and an offset: one buffer after the other, until one is not
 /// filled.
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(ioctx_linux))]
 mod os {
     use super::*;
 

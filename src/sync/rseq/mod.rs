@@ -43,7 +43,7 @@
 #[path = "loom.rs"]
 mod imp;
 #[cfg(all(
-    target_os = "linux",
+    ioctx_linux,
     any(target_arch = "x86_64", target_arch = "aarch64"),
     target_pointer_width = "64",
     target_endian = "little",
@@ -54,7 +54,7 @@ mod imp;
 mod imp;
 #[cfg(not(any(
     all(
-        target_os = "linux",
+        ioctx_linux,
         any(target_arch = "x86_64", target_arch = "aarch64"),
         target_pointer_width = "64",
         target_endian = "little",

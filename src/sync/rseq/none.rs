@@ -1,4 +1,4 @@
-//! Where there are no restartable sequences, or Miri does not know them.
+//! Where there are no restartable sequences, Miri does not know them, or they are not wanted.
 
 use super::Kind;
 use crate::sync::atomic::AtomicU64;
@@ -9,7 +9,11 @@ pub(crate) const ALWAYS_AN_AREA: bool = true;
 
 /// Portable.
 pub(crate) fn kind() -> Kind {
-    Kind::Portable("sections are written for Linux on x86-64 and aarch64 only")
+    Kind::Portable(if cfg!(ioctx_portable) {
+        "the crate was built with `--cfg ioctx_portable`"
+    } else {
+        "sections are written for Linux on x86-64 and aarch64 only"
+    })
 }
 
 /// Never adds.
