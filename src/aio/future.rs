@@ -17,7 +17,9 @@ impl<B: Backend> Context<B> {
     ///
     /// The request is begun by this call, polled or not. It is as lock-free as `submit` is, and does not wait for room.
     /// Where the backend has to be looked at ([`Backend::poll`](super::Backend::poll)), it completes while
-    /// somebody reads events, or destroys; polling does not look.
+    /// somebody reads events, or destroys; polling does not look. Whoever awaits drives it himself: he calls
+    /// [`get_events`](Self::get_events) for no event, and sleeps until a waker is called or the backend's descriptor is
+    /// readable, as the executor of fifty lines in `examples/async_uring.rs` does.
     ///
     /// # Errors
     ///

@@ -32,7 +32,8 @@ thread_local! {
 /// there are 128, or by whoever waits for events. There is no thread behind it: whoever is in
 /// [`get_events`](crate::Context::get_events), or destroys, harvests the completions of all rings, and sleeps until
 /// there are some in any. So an event is there only once somebody looks for it; one who watches descriptors watches
-/// [this one](Backend::descriptor), and calls `get_events`.
+/// [this one](Backend::descriptor), and calls `get_events`. So does an executor of [futures](crate::Context::start),
+/// with 0 for `max`: `examples/async_uring.rs` has one.
 ///
 /// A read whose data is in the page cache, and a poll of what is ready, is done by its submitter, see
 /// [`inline_cached`](Self::inline_cached). What the kernel does not know, and custom operations, go to a small pool of
