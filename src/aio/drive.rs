@@ -116,11 +116,12 @@ mod watch {
         deadline: Option<Instant>,
         there: &dyn Fn() -> bool,
     ) -> Option<Outcome> {
-        let mut bell = Bell::new(sleepers).ok();
+        let mut bell = Bell::kept(sleepers).ok();
         if let Some(bell) = &mut bell {
             bell.arm(wanted);
         }
         if there() {
+            bell.into_iter().for_each(Bell::keep);
             return None;
         }
         let mut left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
@@ -137,13 +138,14 @@ mod watch {
                 let mut both = [watched, PollFd::from_borrowed_fd(bell.as_fd(), PollFlags::IN)];
                 let polled = poll(&mut both, left.as_ref());
                 if !both[1].revents().is_empty() {
-                    // From now on the wake-up is the caller's, to use or to hand on. Otherwise dropping the bell does.
+                    // From now on the wake-up is the caller's, to use or to hand on. Otherwise keeping the bell does.
                     bell.clear();
                 }
                 polled
             }
             None => poll(&mut [watched], left.as_ref()),
         };
+        bell.into_iter().for_each(Bell::keep);
         Some(match polled {
             Ok(0) => Outcome::TimedOut,
             Err(Errno::INTR) => Outcome::Interrupted,

@@ -4,6 +4,7 @@ use super::EventCount;
 use crate::sync::Wake;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io;
+use std::cell::Cell;
 use std::fmt;
 use std::ops::Deref;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -69,6 +70,11 @@ pub struct Bell<E: Deref<Target = EventCount>> {
     waker: Waker,
 }
 
+thread_local! {
+    /// What this thread slept on last, and nobody rings any more.
+    static KEPT: Cell<Option<(Arc<Rope>, Waker)>> = const { Cell::new(None) };
+}
+
 /// What is pulled to ring. Shared with whoever is about to, so that the descriptor is not closed meanwhile.
 struct Rope(OwnedFd);
 
@@ -89,6 +95,24 @@ impl<E: Deref<Target = EventCount>> Bell<E> {
         let rope = Arc::new(Rope(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?));
         let waker = Waker::from(Arc::clone(&rope));
         Ok(Self { events, armed: None, rope, waker })
+    }
+
+    /// As [`new`](Self::new), with what the calling thread has [kept](Self::keep), if it has.
+    pub(crate) fn kept(events: E) -> std::io::Result<Self> {
+        match KEPT.try_with(Cell::take) {
+            Ok(Some((rope, waker))) => Ok(Self { events, armed: None, rope, waker }),
+            _ => Self::new(events),
+        }
+    }
+
+    /// Takes the arming back as [`disarm`](Self::disarm) does, and keeps the descriptor for the next of this thread's,
+    /// if that cannot hear what was meant for this one.
+    pub(crate) fn keep(mut self) {
+        // Not armed: it was picked, rung once for that, and cleared.
+        let quiet = self.armed.take().is_none_or(|id| self.events.leave_or_hand_on(id));
+        if quiet {
+            let _ = KEPT.try_with(|kept| kept.set(Some((Arc::clone(&self.rope), self.waker.clone()))));
+        }
     }
 
     /// Has the bell rung, once, when `min` events are there. The caller looks once more after this, and waits
@@ -143,5 +167,39 @@ impl<E: Deref<Target = EventCount>> AsRawFd for Bell<E> {
 impl<E: Deref<Target = EventCount>> fmt::Debug for Bell<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Bell").field("fd", &self.rope.0).field("armed", &self.armed).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+    fn is_readable(bell: &Bell<&EventCount>) -> bool {
+        poll(&mut [PollFd::new(bell, PollFlags::IN)], Some(&Timespec::default())).unwrap() == 1
+    }
+
+    #[test]
+    fn a_thread_keeps_its_bell_unless_it_may_still_ring() {
+        let events = EventCount::new();
+        let mut bell = Bell::new(&events).unwrap();
+        let first = Arc::downgrade(&bell.rope);
+        let is_first = |bell: &Bell<_>| std::ptr::eq(first.as_ptr(), Arc::as_ptr(&bell.rope));
+        bell.arm(1);
+        bell.keep();
+        let mut bell = Bell::kept(&events).unwrap();
+        assert!(is_first(&bell), "taken back");
+        bell.arm(1);
+        events.notify(|| 1);
+        assert!(is_readable(&bell) && bell.clear());
+        bell.keep();
+        let mut bell = Bell::kept(&events).unwrap();
+        assert!(is_first(&bell) && !is_readable(&bell), "rung and cleared");
+        bell.arm(1);
+        events.notify(|| 1);
+        bell.keep();
+        let bell = Bell::kept(&events).unwrap();
+        assert!(!is_first(&bell) && !is_readable(&bell), "rung, and nobody looked");
+        assert_eq!(first.strong_count(), 0);
     }
 }

@@ -288,11 +288,13 @@ impl EventCount {
     }
 
     /// Takes the one of this name out of the queue, for good. If it was picked, the events that were counted
-    /// for it are there for others: each looks for itself.
-    pub(super) fn leave_or_hand_on(&self, id: u64) {
-        if !self.leave(id) {
+    /// for it are there for others: each looks for itself. Returns whether it was not.
+    pub(super) fn leave_or_hand_on(&self, id: u64) -> bool {
+        let left = self.leave(id);
+        if !left {
             self.wake(|| EVERYBODY);
         }
+        left
     }
 
     /// Whether the one of this name is in the queue, and was not picked.

@@ -56,7 +56,7 @@ thread_local! {
 /// A descriptor for each CPU that is used, and one to watch them. Per ring 64 bytes for each of 128 entries, and 32 for
 /// each of `capacity`. A request is some 200 ns and a system call, of which a batch shares one; what the file system
 /// cannot do without waiting costs a move to a worker of the kernel's and back, as on a pool. Each thread that sleeps
-/// in `get_events` is woken by each completion, even if it waits for many, and makes a descriptor for its sleep.
+/// in `get_events` is woken by each completion, even if it waits for many, and keeps a descriptor for its sleeps.
 ///
 /// # When not to use it
 ///
