@@ -224,6 +224,26 @@ mod unix {
 
     #[cfg(target_os = "linux")]
     #[test]
+    fn synchronous_writes_are_on_the_device() {
+        pools().for_each(|context| support::requests::writes_are_on_the_device_when_they_should_be(&context));
+    }
+
+    #[test]
+    fn synchronous_writes_to_what_has_no_device_are_writes() {
+        for context in pools() {
+            let (mut reader, writer) = io::pipe().unwrap();
+            let event =
+                run(&context, Request::write_dsync(std::os::fd::OwnedFd::from(writer), b"ab".to_vec(), 9));
+            assert_eq!(event.result.unwrap(), 2);
+            drop(event.request);
+            assert_eq!(io::read_to_string(&mut reader).unwrap(), "ab");
+            let closed = File::open("/dev/null").unwrap();
+            assert!(run(&context, Request::write_dsync(closed, b"ab".to_vec(), 0)).result.is_err());
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
     fn aligned_buffers_go_past_the_page_cache() {
         use ioctx::aio::AlignedBuffer;
         use std::os::unix::fs::OpenOptionsExt;

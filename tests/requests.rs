@@ -183,21 +183,24 @@ fn with_buffers(file: &Arc<File>, alive: &Arc<AtomicUsize>) -> Vec<(Request, Vec
     };
     let several = || -> (Vec<_>, Vec<_>) { (0..3).map(|_| counted()).unzip() };
     let file = || Arc::clone(file);
-    let (read, write, readv, writev) = (counted(), counted(), several(), several());
+    let (read, write, dsync, readv, writev) = (counted(), counted(), counted(), several(), several());
     vec![
         (Request::read(file(), read.1, 0), vec![read.0]),
         (Request::write(file(), write.1, 0), vec![write.0]),
+        (Request::write_dsync(file(), dsync.1, 0), vec![dsync.0]),
         (Request::readv(file(), readv.1, 0), readv.0),
         (Request::writev(file(), writev.1, 0), writev.0),
     ]
 }
 
-const BUFFERS: usize = 8;
+const BUFFERS: usize = 9;
 
 /// The request is whole: its buffers are where they were.
 fn whole(request: Request, places: &[*const u8]) {
     let owners = match request.op {
-        Op::Read { .. } | Op::Write { .. } => vec![request.into_buffer::<Counted>().unwrap()],
+        Op::Read { .. } | Op::Write { .. } | Op::WriteDsync { .. } => {
+            vec![request.into_buffer::<Counted>().unwrap()]
+        }
         _ => request.into_buffers::<Counted>().unwrap(),
     };
     let now: Vec<_> = owners.iter().map(|owner| owner.as_ptr()).collect();
@@ -291,6 +294,7 @@ fn refused_requests_come_back_at_once() {
     for_each(|context, mut request, places| {
         let (Op::Read { offset, .. }
         | Op::Write { offset, .. }
+        | Op::WriteDsync { offset, .. }
         | Op::ReadV { offset, .. }
         | Op::WriteV { offset, .. }) = &mut request.op
         else {

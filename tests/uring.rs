@@ -100,6 +100,12 @@ fn every_operation_does_what_it_says() {
 }
 
 #[test]
+fn synchronous_writes_are_on_the_device() {
+    let Some(context) = context(4, false) else { return };
+    support::requests::writes_are_on_the_device_when_they_should_be(&context);
+}
+
+#[test]
 fn files_that_cannot_seek_ignore_the_offset() {
     let Some(context) = context(4, false) else { return };
     let (reader, mut writer) = pipe();

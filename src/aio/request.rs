@@ -66,6 +66,19 @@ pub enum Op {
         /// In bytes from the start of the file. Ignored by files that cannot seek.
         offset: u64,
     },
+    /// Writes `buf` and brings it to the device, with the metadata needed to read it, before it completes: one request
+    /// for a write and the [`Fdatasync`](Op::Fdatasync) that has to follow it, as `O_DSYNC` has it.
+    ///
+    /// What the event counts as written is on the device, also if that is less than all; an error says that nothing
+    /// need be. Nothing is said of other writes to the file. What has no device, a pipe or a socket, is just written.
+    WriteDsync {
+        /// Open for writing.
+        file: FileRef,
+        /// What to write.
+        buf: Buffer,
+        /// In bytes from the start of the file. Ignored by files that cannot seek.
+        offset: u64,
+    },
     /// Reads into one buffer after the other.
     ReadV {
         /// Open for reading.
@@ -128,6 +141,19 @@ impl Request {
         Self::new(Op::Write { file: file.into(), buf: buf.into(), offset })
     }
 
+    /// [`Op::WriteDsync`]: all of the buffer to `offset`, and to the device.
+    ///
+    /// ```
+    /// use ioctx::{Context, Request, backend::Threads};
+    /// let context = Context::new(4, Threads::new(1)?)?;
+    /// context.submit(Request::write_dsync(tempfile::tempfile()?, b"committed".to_vec(), 0))?;
+    /// context.visit(1, 1, None, |event| assert_eq!(event.result().unwrap(), 9))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn write_dsync(file: impl Into<FileRef>, buf: impl Into<Buffer>, offset: u64) -> Self {
+        Self::new(Op::WriteDsync { file: file.into(), buf: buf.into(), offset })
+    }
+
     /// [`Op::ReadV`], into buffers of one type or, as [`BufferMut`], of several.
     pub fn readv<T: Into<BufferMut>>(
         file: impl Into<FileRef>,
@@ -172,7 +198,7 @@ impl Request {
         self
     }
 
-    /// The buffer of a [`Read`](Op::Read) or [`Write`](Op::Write), as what it was made of.
+    /// The buffer of a [`Read`](Op::Read), [`Write`](Op::Write) or [`WriteDsync`](Op::WriteDsync), as what it was made of.
     ///
     /// # Errors
     ///
@@ -180,7 +206,7 @@ impl Request {
     pub fn into_buffer<T: IoBuf>(self) -> Result<T, Self> {
         match self.op {
             Op::Read { buf, .. } if buf.is::<T>() => Ok(expect(buf)),
-            Op::Write { buf, .. } if buf.is::<T>() => Ok(expect(buf)),
+            Op::Write { buf, .. } | Op::WriteDsync { buf, .. } if buf.is::<T>() => Ok(expect(buf)),
             _ => Err(self),
         }
     }
@@ -209,7 +235,9 @@ impl Request {
         }
         let (segments, len, offset) = match &self.op {
             Op::Read { buf, offset, .. } => (1, buf.len() as u64, *offset),
-            Op::Write { buf, offset, .. } => (1, buf.len() as u64, *offset),
+            Op::Write { buf, offset, .. } | Op::WriteDsync { buf, offset, .. } => {
+                (1, buf.len() as u64, *offset)
+            }
             Op::ReadV { bufs, offset, .. } => (bufs.len(), total(bufs), *offset),
             Op::WriteV { bufs, offset, .. } => (bufs.len(), total(bufs), *offset),
             Op::Nop | Op::Fsync { .. } | Op::Fdatasync { .. } | Op::Poll { .. } | Op::Custom(_) => {

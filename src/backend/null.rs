@@ -52,7 +52,7 @@ impl Backend for Zero {
 #[inline]
 fn done(op: &Op) -> io::Result<usize> {
     match op {
-        Op::Write { buf, .. } => Ok(buf.len()),
+        Op::Write { buf, .. } | Op::WriteDsync { buf, .. } => Ok(buf.len()),
         Op::WriteV { bufs, .. } => Ok(bufs.iter().map(|buf| buf.len()).sum()),
         Op::Poll { interest, .. } => {
             Ok((*interest & (Readiness::READABLE | Readiness::WRITABLE)).bits().into())

@@ -10,6 +10,9 @@ pub(super) fn execute(request: &mut Request) -> io::Result<usize> {
         Op::Nop => Ok(0),
         Op::Read { file, buf, offset } => file.with_file(|file| retry(|| os::read_at(file, buf, *offset))),
         Op::Write { file, buf, offset } => file.with_file(|file| retry(|| os::write_at(file, buf, *offset))),
+        Op::WriteDsync { file, buf, offset } => {
+            file.with_file(|file| retry(|| os::write_dsync_at(file, buf, *offset)))
+        }
         Op::ReadV { file, bufs, offset } => file.with_file(|file| os::readv_at(file, bufs, *offset)),
         Op::WriteV { file, bufs, offset } => file.with_file(|file| os::writev_at(file, bufs, *offset)),
         Op::Fsync { file } => file.with_file(|file| retry(|| file.sync_all())).map(|()| 0),
@@ -29,9 +32,12 @@ pub(in crate::backend) fn try_cached(request: &mut Request) -> Option<io::Result
         }
         Op::ReadV { file, bufs, offset } => file.with_file(|file| os::read_cached(file, bufs, *offset)),
         Op::Poll { file, interest } => poll::look(file, *interest),
-        Op::Write { .. } | Op::WriteV { .. } | Op::Fsync { .. } | Op::Fdatasync { .. } | Op::Custom(_) => {
-            None
-        }
+        Op::Write { .. }
+        | Op::WriteDsync { .. }
+        | Op::WriteV { .. }
+        | Op::Fsync { .. }
+        | Op::Fdatasync { .. }
+        | Op::Custom(_) => None,
     }
 }
 
@@ -42,6 +48,16 @@ fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             done => return done,
         }
+    }
+}
+
+/// A write and the sync of it, one after the other. If the latter fails, nothing is said of the former.
+fn write_and_sync(file: &File, buf: &[u8], offset: u64) -> io::Result<usize> {
+    let written = retry(|| os::write_at(file, buf, offset))?;
+    match retry(|| file.sync_data()) {
+        // Nothing that can be synced.
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(written),
+        synced => synced.map(|()| written),
     }
 }
 
@@ -93,7 +109,7 @@ mod os {
     use super::*;
     use rustix::fs::{OFlags, fcntl_getfl};
     use rustix::io::{
-        Errno, ReadWriteFlags, pread, preadv, preadv2, pwrite, pwritev, read, readv, write, writev,
+        Errno, ReadWriteFlags, pread, preadv, preadv2, pwrite, pwritev, pwritev2, read, readv, write, writev,
     };
     use std::cell::Cell;
     use std::io::{IoSlice, IoSliceMut};
@@ -113,6 +129,17 @@ mod os {
 
     pub(super) fn write_at(file: &File, buf: &[u8], offset: u64) -> io::Result<usize> {
         seekless(pwrite(file, buf, offset), || write(file, buf))
+    }
+
+    pub(super) fn write_dsync_at(file: &File, buf: &[u8], offset: u64) -> io::Result<usize> {
+        let slices = [IoSlice::new(buf)];
+        match pwritev2(file, &slices, offset, ReadWriteFlags::DSYNC) {
+            // Unknown to the kernel, its filter, or the file system; or nothing that can seek.
+            Err(Errno::NOSYS | Errno::OPNOTSUPP | Errno::INVAL | Errno::PERM | Errno::SPIPE) => {
+                write_and_sync(file, buf, offset)
+            }
+            done => Ok(done?),
+        }
     }
 
     pub(super) fn readv_at(file: &File, bufs: &mut [BufferMut], offset: u64) -> io::Result<usize> {
@@ -224,6 +251,10 @@ mod os {
         };
         #[cfg(windows)]
         return file.seek_write(buf, offset);
+    }
+
+    pub(super) fn write_dsync_at(file: &File, buf: &[u8], offset: u64) -> io::Result<usize> {
+        write_and_sync(file, buf, offset)
     }
 
     /// Whether the file cannot seek: then it is read and written without the offset.
