@@ -7,7 +7,7 @@ use ioctx::aio::{
     Backend, CancelError, Completion, Context, DestroyError, Event, GetEventsError, Op, Readiness, Reason,
     Request, RequestId, Submitted,
 };
-use ioctx::backend::Uring;
+use ioctx::backend::{Uring, UringError};
 use std::fs::File;
 use std::future::Future;
 use std::io::{PipeReader, PipeWriter, Read, Write};
@@ -23,9 +23,13 @@ use support::{never_hang, skip};
 
 /// A context whose requests all go through rings, unless `inline`; `None` where there is no `io_uring`.
 fn context(capacity: u32, inline: bool) -> Option<Context<Uring>> {
+    context_of(capacity, Uring::new(capacity).map(|uring| uring.inline_cached(inline)))
+}
+
+fn context_of(capacity: u32, uring: Result<Uring, UringError>) -> Option<Context<Uring>> {
     never_hang();
-    match Uring::new(capacity) {
-        Ok(uring) => Some(Context::new(capacity, uring.inline_cached(inline)).unwrap()),
+    match uring {
+        Ok(uring) => Some(Context::new(capacity, uring).unwrap()),
         Err(why) => {
             skip(why);
             None
@@ -125,8 +129,10 @@ fn files_that_cannot_seek_ignore_the_offset() {
 fn many_threads_write_and_read_back_through_one_context() {
     const THREADS: u64 = 6;
     const BLOCKS: u64 = 300;
-    for inline in [false, true] {
-        let Some(context) = context(64, inline) else { return };
+    for uring in
+        [Uring::new(64), Uring::new(64).map(|uring| uring.inline_cached(false)), Uring::cooperative(64)]
+    {
+        let Some(context) = context_of(64, uring) else { return };
         let file = Arc::new(tempfile::tempfile().unwrap());
         let block = |n: u64| Vec::from_iter(n.to_le_bytes().into_iter().cycle().take(512));
         let verified = AtomicU64::new(0);
@@ -341,8 +347,14 @@ fn destroying_meets_submitters() {
 
 #[test]
 fn sleeping_readers_are_woken_by_any_ring() {
-    const TURNS: u64 = 200;
-    let Some(context) = context(TURNS as u32, false) else { return };
+    const TURNS: u32 = 200;
+    let made = [Uring::new(TURNS), Uring::cooperative(TURNS)];
+    made.into_iter()
+        .filter_map(|uring| context_of(TURNS, uring))
+        .for_each(|context| woken(context, TURNS.into()));
+}
+
+fn woken(context: Context<Uring>, turns: u64) {
     thread::scope(|scope| {
         let readers: Vec<_> = (0..2)
             .map(|_| {
@@ -357,7 +369,7 @@ fn sleeping_readers_are_woken_by_any_ring() {
             .collect();
         // Each from a thread of its own, so that all CPUs are used, and begun when readers sleep or are about to.
         thread::scope(|scope| {
-            for turn in 0..TURNS {
+            for turn in 0..turns {
                 let context = &context;
                 scope.spawn(move || {
                     let (reader, mut writer) = pipe();
@@ -378,7 +390,7 @@ fn sleeping_readers_are_woken_by_any_ring() {
         assert_eq!(context.destroy(None), Ok(()));
         let mut data: Vec<_> = readers.into_iter().flat_map(|reader| reader.join().unwrap()).collect();
         data.sort_unstable();
-        assert_eq!(data, Vec::from_iter(0..TURNS));
+        assert_eq!(data, Vec::from_iter(0..turns));
     });
 }
 

@@ -56,7 +56,8 @@ thread_local! {
 /// A descriptor for each CPU that is used, and one to watch them. Per ring 64 bytes for each of 128 entries, and 32 for
 /// each of `capacity`. A request is some 200 ns and a system call, of which a batch shares one; what the file system
 /// cannot do without waiting costs a move to a worker of the kernel's and back, as on a pool. Each thread that sleeps
-/// in `get_events` is woken by each completion, even if it waits for many, and keeps a descriptor for its sleeps.
+/// in `get_events` is woken by each completion, even if it waits for many, and keeps a descriptor for its sleeps; by far fewer of them
+/// where rings are [`cooperative`](Self::cooperative).
 ///
 /// # When not to use it
 ///
@@ -96,6 +97,7 @@ pub struct Uring {
     watched: OwnedFd,
     known: Known,
     capacity: u32,
+    cooperative: bool,
     inline_cached: bool,
     /// For what the kernel does not know. `None` if it could not be made.
     pool: OnceLock<Option<Threads>>,
@@ -109,7 +111,23 @@ impl Uring {
     ///
     /// [`UringError`]: why there is none, and what to do.
     pub fn new(capacity: u32) -> Result<Self, UringError> {
-        let ring = Ring::new(capacity)?;
+        Self::made(capacity, false)
+    }
+
+    /// As [`new`](Self::new), for threads that submit and read by turns. The kernel does not interrupt them for their
+    /// completions, but sees to these at the thread's next system call: less work, and several at a time for who waits
+    /// for several. If one thread reads what another has submitted, and this one computes meanwhile, it waits for that
+    /// thread's next tick of the clock, some milliseconds. Before Linux 5.19 it makes no difference.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn cooperative(capacity: u32) -> Result<Self, UringError> {
+        Self::made(capacity, true)
+    }
+
+    fn made(capacity: u32, cooperative: bool) -> Result<Self, UringError> {
+        let ring = Ring::new(capacity, cooperative)?;
         let known = Known::ask(ring.io())?;
         let watched = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(io::Error::from)?;
         let rings: Box<[_]> = (0..cpu::possible()).map(|_| OnceLock::new()).collect();
@@ -119,6 +137,7 @@ impl Uring {
             watched,
             known,
             capacity,
+            cooperative,
             inline_cached: true,
             pool: OnceLock::new(),
         };
@@ -161,8 +180,9 @@ impl Uring {
         let Some((entry, segments)) = self.known.prepare(&mut work) else {
             return Err(NotPlaced::Unknown(work));
         };
-        self.rings[self.home()]
-            .get_or_init(|| Ring::new(self.capacity).ok().filter(|ring| self.watch(ring).is_ok()));
+        self.rings[self.home()].get_or_init(|| {
+            Ring::new(self.capacity, self.cooperative).ok().filter(|ring| self.watch(ring).is_ok())
+        });
         let mut flight = Flight::new(work, segments);
         for wait in [false, true] {
             for (place, ring) in self.all() {
@@ -307,6 +327,7 @@ impl fmt::Debug for Uring {
         f.debug_struct("Uring")
             .field("rings", &self.all().count())
             .field("capacity", &self.capacity)
+            .field("cooperative", &self.cooperative)
             .field("inline_cached", &self.inline_cached)
             .field("pool", &self.pool.get())
             .finish_non_exhaustive()

@@ -105,8 +105,8 @@ impl Hasher for Spread {
 }
 
 impl Ring {
-    /// With room for so many requests in flight.
-    pub(super) fn new(capacity: u32) -> Result<Self, UringError> {
+    /// With room for so many requests in flight. If `cooperative`, the kernel does not interrupt threads for it.
+    pub(super) fn new(capacity: u32, cooperative: bool) -> Result<Self, UringError> {
         let completions = capacity.saturating_mul(2).clamp(2, 1 << 16).next_power_of_two();
         let build = |all| {
             let mut builder = IoUring::builder();
@@ -116,10 +116,13 @@ impl Ring {
                 // An entry that is wrong does not hold up those behind it.
                 builder.setup_submit_all();
             }
+            if all && cooperative {
+                builder.setup_coop_taskrun();
+            }
             builder.build(BATCH.min(completions / 2))
         };
         let io = match build(true) {
-            // Older than Linux 5.18.
+            // Older than Linux 5.18, or 5.19.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => build(false),
             built => built,
         }?;
