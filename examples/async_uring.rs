@@ -80,7 +80,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     const BLOCKS: u64 = 64;
     let backend = match Uring::new(TASKS as u32) {
         Ok(uring) => uring.inline_cached(false),
-        Err(why) => return Ok(println!("SKIPPED: {why}")),
+        Err(why) => {
+            println!("SKIPPED: {why}");
+            return Ok(());
+        }
     };
     let context = Context::new(TASKS as u32, backend)?;
     let file = std::sync::Arc::new(tempfile::tempfile()?);
