@@ -56,8 +56,8 @@ thread_local! {
 /// A descriptor for each CPU that is used, and one to watch them. Per ring 64 bytes for each of 128 entries, and 32 for
 /// each of `capacity`. A request is some 200 ns and a system call, of which a batch shares one; what the file system
 /// cannot do without waiting costs a move to a worker of the kernel's and back, as on a pool. Each thread that sleeps
-/// in `get_events` is woken by each completion, even if it waits for many, and keeps a descriptor for its sleeps; by far fewer of them
-/// where rings are [`cooperative`](Self::cooperative).
+/// in `get_events` is woken by each completion, even if it waits for many, and keeps a descriptor for its sleeps; often
+/// by several at once where rings are [`cooperative`](Self::cooperative).
 ///
 /// # When not to use it
 ///
