@@ -198,7 +198,8 @@ impl Request {
         self
     }
 
-    /// The buffer of a [`Read`](Op::Read), [`Write`](Op::Write) or [`WriteDsync`](Op::WriteDsync), as what it was made of.
+    /// The buffer of a [`Read`](Op::Read), [`Write`](Op::Write) or [`WriteDsync`](Op::WriteDsync), as what it was made
+    /// of.
     ///
     /// # Errors
     ///

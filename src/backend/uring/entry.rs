@@ -54,8 +54,8 @@ impl Known {
                 let entry = opcode::Write::new(fd(file), buf.as_ptr(), length(buf)).offset(*offset);
                 (opcode::Write::CODE, entry.build())
             }
-            // By a flag and not by a linked fsync: one entry and one completion, and the sync is of what was written, be
-            // it short, where a link would be cut.
+            // By a flag and not by a linked fsync: one entry and one completion, and the sync is of what was
+            // written, be it short, where a link would be cut.
             Op::WriteDsync { file, buf, offset } => {
                 let entry = opcode::Write::new(fd(file), buf.as_ptr(), length(buf)).offset(*offset);
                 (opcode::Write::CODE, entry.rw_flags(libc::RWF_DSYNC).build())
