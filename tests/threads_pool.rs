@@ -1,5 +1,5 @@
 //! The pool: what is not for its threads, how many these are, that each request wakes one, and that none is left.
-#![cfg(target_os = "linux")]
+#![cfg(ioctx_linux)]
 
 mod support;
 

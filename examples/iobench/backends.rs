@@ -3,7 +3,7 @@
 use crate::Failure;
 use crate::options::Options;
 use ioctx::aio::Backend;
-use ioctx::backend::{Null, Threads, Zero};
+use ioctx::backend::{Auto, Null, Threads, Zero};
 use std::fmt;
 
 /// A backend that can be asked for.
@@ -30,7 +30,9 @@ pub enum Reads {
 const ALL: &[Kind] = &[
     Kind { name: "null", reads: Reads::Nothing, open: |_| Ok(Box::new(Null)) },
     Kind { name: "zero", reads: Reads::Zeroes, open: |_| Ok(Box::new(Zero)) },
+    Kind { name: "auto", reads: Reads::File, open: auto },
     Kind { name: "threads", reads: Reads::File, open: threads },
+    Kind { name: "kernel", reads: Reads::File, open: kernel },
     Kind { name: "uring", reads: Reads::File, open: uring },
 ];
 
@@ -54,27 +56,45 @@ impl fmt::Debug for Kind {
     }
 }
 
+fn auto(options: &Options) -> Result<Box<dyn Backend>, String> {
+    let auto = Auto::new(options.capacity().min(32_768)).map_err(|error| error.to_string())?;
+    eprintln!("{auto}");
+    Ok(Box::new(auto))
+}
+
 fn threads(options: &Options) -> Result<Box<dyn Backend>, String> {
     let pool = match options.pool {
         0 => Threads::sized(),
         threads => Threads::new(threads as usize),
     };
     match pool {
-        // Past the page cache nothing is cached, and a submitter that tries waits for the device.
-        Ok(pool) => Ok(Box::new(pool.inline_cached(!options.direct))),
+        Ok(pool) => Ok(Box::new(pool)),
         Err(error) => Err(format!("the system gives no more threads ({error}); ask for fewer by --pool")),
     }
 }
 
-#[cfg(all(target_os = "linux", feature = "uring"))]
-fn uring(options: &Options) -> Result<Box<dyn Backend>, String> {
-    match ioctx::backend::Uring::new(options.capacity().min(32_768)) {
-        Ok(uring) => Ok(Box::new(uring.inline_cached(!options.direct))),
+#[cfg(ioctx_linux)]
+fn kernel(options: &Options) -> Result<Box<dyn Backend>, String> {
+    match ioctx::backend::Kernel::new(options.capacity()) {
+        Ok(kernel) => Ok(Box::new(kernel)),
         Err(why) => Err(why.to_string()),
     }
 }
 
-#[cfg(not(all(target_os = "linux", feature = "uring")))]
+#[cfg(not(ioctx_linux))]
+fn kernel(_: &Options) -> Result<Box<dyn Backend>, String> {
+    Err("it is for Linux".into())
+}
+
+#[cfg(all(ioctx_linux, feature = "uring"))]
+fn uring(options: &Options) -> Result<Box<dyn Backend>, String> {
+    match ioctx::backend::Uring::new(options.capacity().min(32_768)) {
+        Ok(uring) => Ok(Box::new(uring)),
+        Err(why) => Err(why.to_string()),
+    }
+}
+
+#[cfg(not(all(ioctx_linux, feature = "uring")))]
 fn uring(_: &Options) -> Result<Box<dyn Backend>, String> {
     Err("it is not built in; build for Linux, with `--features uring`".into())
 }

@@ -61,7 +61,7 @@ pub struct Options {
     /// An fsync after so many writes of a job; 0 for none.
     #[arg(long, default_value_t = 0)]
     pub fsync: u32,
-    /// What carries requests out: null, zero, threads, uring.
+    /// What carries requests out: null, zero, auto, threads, kernel, uring.
     #[arg(long, default_value = "threads", value_parser = Kind::named)]
     pub backend: Kind,
     /// Threads of the backend `threads`; 0 for four per CPU.

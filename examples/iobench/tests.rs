@@ -82,6 +82,9 @@ fn figures_fit_together() {
         ),
         ("threads", "write sync", "--rw write --iodepth 4 --numjobs 2 --reapers 2 --fsync 8 --verify"),
         ("threads", "write", "--rw randwrite --iodepth 4 --numjobs 2 --per-thread --verify --bs 512"),
+        ("auto", "read", "--rw randread --iodepth 8 --verify"),
+        ("kernel", "read", "--rw randread --iodepth 1,8 --numjobs 2 --verify"),
+        ("kernel", "read write sync", "--rw randrw --iodepth 8 --numjobs 2 --reapers 1 --fsync 16 --verify"),
         ("uring", "read", "--rw randread --iodepth 1,8 --numjobs 2 --verify"),
         ("uring", "read write sync", "--rw randrw --iodepth 8 --numjobs 2 --reapers 1 --fsync 16 --verify"),
     ] {
@@ -159,7 +162,7 @@ fn bad_input_is_an_error_that_says_what_to_do() {
         ("--ramp 1e9", 2, "0 to 86400"),
         ("--mix 101", 2, "0..=100"),
         ("--fsync 1 --rw read", 2, "for --rw that writes"),
-        ("--backend tape", 2, "one of null, zero, threads, uring"),
+        ("--backend tape", 2, "one of null, zero, auto, threads, kernel, uring"),
         ("--backend null --verify", 2, "a backend that reads the file"),
         ("--verify --rw randwrite --size 64k --iodepth 32", 2, "two blocks for each request"),
         ("--overwrite", 2, "--filename"),
@@ -169,9 +172,9 @@ fn bad_input_is_an_error_that_says_what_to_do() {
         ("--filename DIR/none/file", 1, "No such file or directory"),
         ("--directory DIR/none", 1, "No such file or directory"),
         ("--size 64k --runtime 0.01 --plot DIR/none/depths.svg", 1, "No such file or directory"),
-        #[cfg(target_os = "linux")]
+        #[cfg(ioctx_linux)]
         ("--filename /dev/full --overwrite --rw write --size 4m", 1, "No space left on device"),
-        #[cfg(not(all(target_os = "linux", feature = "uring")))]
+        #[cfg(not(all(ioctx_linux, feature = "uring")))]
         ("--backend uring", 2, "--features uring"),
     ] {
         let (got, out, err) = iobench(arguments, directory.path());

@@ -5,22 +5,25 @@
 //! |---|---|---|
 //! | [`Null`] | nothing, like `/dev/null` | in the submitter |
 //! | [`Zero`] | nothing, like `/dev/zero` | in the submitter |
+//! | [`Auto`] | the same, by the best of those below and [`Threads`] that can be made here, and says why | as that one |
 //! | [`Threads`] | real I/O on any file, polls, operations of the user's own | what is cached in the submitter, the rest on a pool |
 //!
 //! On Linux there are also `Kernel`, direct I/O and polls by the kernel's AIO, and, with the feature `uring`, `Uring`:
 //! every operation on any file, in the kernel. With the feature `conformance` there are the checks that each of them
 //! has to pass.
 
+mod auto;
 #[cfg(feature = "conformance")]
 pub mod conformance;
-#[cfg(target_os = "linux")]
+#[cfg(ioctx_linux)]
 mod kernel;
 mod null;
 mod threads;
 #[cfg(all(ioctx_linux, feature = "uring"))]
 mod uring;
 
-#[cfg(target_os = "linux")]
+pub use auto::{Auto, Tried};
+#[cfg(ioctx_linux)]
 pub use kernel::{Kernel, KernelError};
 pub use null::{Null, Zero};
 pub use threads::Threads;

@@ -4,8 +4,8 @@
 use crate::pass;
 use crate::support::seccomp::Refusal;
 use crate::support::{process, skip};
-use ioctx::backend::Threads;
 use ioctx::backend::conformance::Suite;
+use ioctx::backend::{Auto, Kernel, KernelError, Threads};
 use std::io;
 use std::os::unix::process::CommandExt;
 
@@ -40,6 +40,20 @@ fn here(errno: libc::c_int) {
             (_, made) => panic!("{made:?}"),
         }
     }
+    match (errno, Kernel::new(8)) {
+        (libc::EPERM, Err(KernelError::Forbidden)) | (libc::ENOSYS, Err(KernelError::Missing)) => {}
+        (_, made) => panic!("{made:?}"),
+    }
+    let auto = Auto::new(8).unwrap();
+    let why_not: Vec<_> =
+        auto.tried().iter().map(|tried| (tried.name, tried.why_not.as_deref().unwrap_or("taken"))).collect();
+    let word = if errno == libc::EPERM { "forbidden" } else { "kernel has no" };
+    let of_uring = if cfg!(feature = "uring") { word } else { "not built in" };
+    assert!(
+        matches!(why_not[..], [("io_uring", ring), ("kernel AIO", aio), ("threads", "taken")]
+            if ring.contains(of_uring) && aio.contains(word)),
+        "{why_not:?}"
+    );
     pass(Suite::new(|| Threads::new(2).unwrap()).requests(5_000));
 }
 

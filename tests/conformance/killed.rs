@@ -7,7 +7,7 @@
 
 use crate::support::{process, skip};
 use ioctx::aio::{Backend, Completion, Context, Event, Op, Request, Submitted};
-use ioctx::backend::Threads;
+use ioctx::backend::{Kernel, Threads};
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
@@ -113,6 +113,14 @@ fn uring() {
         return skip(why);
     }
     loses_nothing("uring", || Uring::new(TOGETHER as u32).unwrap());
+}
+
+#[test]
+fn kernel_aio() {
+    if let Err(why) = Kernel::new(8) {
+        return skip(why);
+    }
+    loses_nothing("kernel_aio", || Kernel::new(TOGETHER as u32).unwrap());
 }
 
 /// Says that writes are done when it has put them into its queue, and that a sync is done at once.

@@ -1,20 +1,20 @@
 //! Every backend passes the suite for backends, also where the kernel refuses what others need; one that is broken does
 //! not. And what no check inside a process can see: what is left of one that was killed.
 
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[cfg(all(ioctx_linux, target_arch = "x86_64"))]
 mod forbidden;
-#[cfg(target_os = "linux")]
+#[cfg(ioctx_linux)]
 mod killed;
-#[cfg(target_os = "linux")]
+#[cfg(ioctx_linux)]
 mod mutants;
-#[cfg(target_os = "linux")]
+#[cfg(ioctx_linux)]
 mod others;
 #[path = "../support/mod.rs"]
 mod support;
 
 use ioctx::aio::Backend;
 use ioctx::backend::conformance::{self, Capability, Outcome, Suite};
-use ioctx::backend::{Null, Threads, Zero};
+use ioctx::backend::{Auto, Null, Threads, Zero};
 use std::time::Instant;
 
 /// Leaves it to suites to end, as they do however slow the machine is, and takes the alarm back that others have set.
@@ -27,7 +27,7 @@ fn take_your_time() {
 }
 
 /// What this process is to do, if it is another test's child.
-#[cfg(target_os = "linux")]
+#[cfg(ioctx_linux)]
 fn role() -> Option<String> {
     let role = support::process::role();
     if role.is_none() {
@@ -66,7 +66,7 @@ fn one_thread() {
 }
 
 #[test]
-#[cfg(all(target_os = "linux", feature = "uring"))]
+#[cfg(all(ioctx_linux, feature = "uring"))]
 fn uring() {
     use ioctx::backend::Uring;
     if let Err(why) = Uring::new(8) {
@@ -74,6 +74,27 @@ fn uring() {
     }
     does_all(|| Uring::new(conformance::CAPACITY).unwrap().inline_cached(false));
     does_all(|| Uring::new(conformance::CAPACITY).unwrap());
+}
+
+#[test]
+#[cfg(ioctx_linux)]
+fn kernel_aio() {
+    use ioctx::backend::Kernel;
+    if let Err(why) = Kernel::new(8) {
+        return support::skip(why);
+    }
+    does_all(|| Kernel::new(conformance::CAPACITY).unwrap().reap_in_user_space(false));
+    does_all(|| Kernel::new(conformance::CAPACITY).unwrap());
+}
+
+#[test]
+fn the_best_there_is() {
+    let backend = Auto::new(8).unwrap();
+    let tried = backend.tried();
+    let taken = tried.iter().position(|tried| tried.why_not.is_none());
+    assert_eq!(taken, Some(tried.len() - 1), "{backend}");
+    assert_eq!(backend.to_string().lines().count(), tried.len());
+    pass(Suite::new(|| Auto::new(conformance::CAPACITY).unwrap()).requests(10_000));
 }
 
 /// A backend that transfers nothing.

@@ -1,7 +1,7 @@
 //! Backends that each break a rule, and have to fail for it.
 
 use crate::others::{Deaf, Holding, Promising};
-use ioctx::aio::{Backend, Buffer, BufferMut, Cancellable, Completion, FileRef, Op, Submitted};
+use ioctx::aio::{Backend, Buffer, BufferMut, Cancellable, Completion, FileRef, Finished, Op, Submitted};
 use ioctx::backend::Threads;
 use ioctx::backend::conformance::{self, Outcome, Suite};
 use std::cell::RefCell;
@@ -30,6 +30,14 @@ impl Broken {
 impl Backend for Broken {
     fn submit(&self, work: Completion) -> Submitted {
         (self.defect)(self, work).unwrap_or_else(|work| self.pool.submit(work))
+    }
+
+    fn flush(&self) {
+        self.pool.flush();
+    }
+
+    fn poll(&self, done: &mut dyn FnMut(Finished)) {
+        self.pool.poll(done);
     }
 }
 

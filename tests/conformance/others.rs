@@ -70,6 +70,10 @@ impl Backend for Holding {
             None => Submitted::Queued,
         }
     }
+
+    fn flush(&self) {
+        self.pool.flush();
+    }
 }
 
 /// Says that it ends what runs, and does not.
@@ -78,6 +82,10 @@ pub(super) struct Promising(pub(super) Threads);
 impl Backend for Promising {
     fn submit(&self, work: Completion) -> Submitted {
         self.0.submit(work)
+    }
+
+    fn flush(&self) {
+        self.0.flush();
     }
 
     fn cancel(&self, _: RequestId) -> bool {

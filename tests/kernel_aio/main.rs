@@ -1,5 +1,5 @@
 //! `Kernel`: files that are direct and files that are not, many threads, requests that do not end by themselves.
-#![cfg(target_os = "linux")]
+#![cfg(ioctx_linux)]
 
 mod cancel;
 mod harvest;

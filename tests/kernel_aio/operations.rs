@@ -284,3 +284,10 @@ fn submitters_do_what_takes_no_waiting_and_nothing_else() {
         assert_eq!(one(&context, Request::read(cold, vec![0; 64], 0)).result.unwrap(), 64);
     }
 }
+
+#[test]
+fn synchronous_writes_are_on_the_device() {
+    let Some(kernel) = kernel(4) else { return };
+    let context = Context::new(4, kernel).unwrap();
+    support::requests::writes_are_on_the_device_when_they_should_be(&context);
+}

@@ -41,21 +41,21 @@ pub(super) const CHECKS: &[Check] = &[
         needs: &[Capability::Pipes],
         run: sync_of_pipe,
     },
-    #[cfg(target_os = "linux")]
+    #[cfg(ioctx_linux)]
     Check {
         name: "device_full",
         says: "a full device takes nothing: ENOSPC",
         needs: &[Capability::Files],
         run: linux::device_full,
     },
-    #[cfg(target_os = "linux")]
+    #[cfg(ioctx_linux)]
     Check {
         name: "file_system_full",
         says: "a write that fills the file system is short, and the next one fails: ENOSPC",
         needs: &[Capability::Files],
         run: linux::file_system_full,
     },
-    #[cfg(target_os = "linux")]
+    #[cfg(ioctx_linux)]
     Check {
         name: "unaligned_direct",
         says: "direct I/O that is not aligned fails as the system's own, EINVAL, and such as is does not",
@@ -149,7 +149,7 @@ fn sync_of_pipe(rig: &Rig) -> Tried {
     live.end()
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(ioctx_linux)]
 mod linux {
     use super::super::rig::pattern;
     use super::*;

@@ -187,7 +187,9 @@ fn prepare(work: &mut Completion, step: Step, index: u32, signals: BorrowedFd<'_
     if step == Step::Wait {
         let (file, interest) = match op {
             Op::Read { file, .. } | Op::ReadV { file, .. } => (Some(file), libc::POLLIN),
-            Op::Write { file, .. } | Op::WriteV { file, .. } => (Some(file), libc::POLLOUT),
+            Op::Write { file, .. } | Op::WriteDsync { file, .. } | Op::WriteV { file, .. } => {
+                (Some(file), libc::POLLOUT)
+            }
             _ => (None, 0),
         };
         block.operation = operation::POLL;
@@ -205,6 +207,12 @@ fn prepare(work: &mut Completion, step: Step, index: u32, signals: BorrowedFd<'_
             (block.operation, block.file) = (operation::WRITE, number(file));
             (block.buffer, block.length) = buffer(buf.as_ptr(), buf.len());
             block.offset = *offset as i64;
+        }
+        Op::WriteDsync { file, buf, offset } => {
+            (block.operation, block.file) = (operation::WRITE, number(file));
+            (block.buffer, block.length) = buffer(buf.as_ptr(), buf.len());
+            block.offset = *offset as i64;
+            block.how = libc::RWF_DSYNC.cast_unsigned();
         }
         Op::ReadV { file, bufs, offset } => {
             list.extend(bufs.iter_mut().map(read_into));

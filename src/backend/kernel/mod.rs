@@ -267,6 +267,13 @@ impl Kernel {
         }
     }
 
+    /// What was left to the pool is not held back any longer.
+    fn flush_pool(&self) {
+        if let Some(Some(pool)) = self.pool.get() {
+            pool.flush();
+        }
+    }
+
     /// Takes events out of the ring; returns how many. None if somebody else is about to.
     fn reap(&self, events: &mut [Event; CHUNK]) -> usize {
         let Some(mut reaper) = self.reaper.try_lock() else { return 0 };
@@ -296,6 +303,7 @@ impl Kernel {
     fn cancel_if(&self, wanted: impl Fn(&Completion) -> bool) -> usize {
         let asked = self.cells.iter().filter(|cell| cell.cancel(&self.aio, &wanted).is_some()).count();
         self.queues.flush_all(|tags| self.enter(tags));
+        self.flush_pool();
         asked
     }
 }
@@ -317,6 +325,7 @@ impl Backend for Kernel {
 
     fn flush(&self) {
         self.queues.flush(|tags| self.enter(tags));
+        self.flush_pool();
     }
 
     fn poll(&self, done: &mut dyn FnMut(Finished)) {
@@ -339,6 +348,7 @@ impl Backend for Kernel {
             // Before somebody sleeps: a batch may be waiting for him.
             self.queues.try_flush_all(|tags| self.enter(tags));
         }
+        self.flush_pool();
     }
 
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {

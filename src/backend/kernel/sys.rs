@@ -9,9 +9,13 @@ use std::{io, ptr};
 pub(super) struct Block {
     /// Comes back with the event.
     pub(super) data: u64,
-    /// The key, which the kernel writes and wants to see again in a cancel, and flags, which stay 0: in this order or,
-    /// on big-endian machines, in the other.
-    pub(super) _key_and_flags: [u32; 2],
+    /// Which the kernel writes, and wants to see again in a cancel. On big-endian machines behind the next.
+    #[cfg(target_endian = "little")]
+    pub(super) _key: u32,
+    /// As of `pwritev2`.
+    pub(super) how: u32,
+    #[cfg(target_endian = "big")]
+    pub(super) _key: u32,
     pub(super) operation: u16,
     pub(super) _priority: i16,
     pub(super) file: u32,

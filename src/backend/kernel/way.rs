@@ -28,7 +28,7 @@ impl Way {
                 return look.map_or(Self::Kernel(Step::Whole), Self::Done);
             }
             Op::Read { file, .. } | Op::ReadV { file, .. } => (file, true),
-            Op::Write { file, .. } | Op::WriteV { file, .. } => (file, false),
+            Op::Write { file, .. } | Op::WriteDsync { file, .. } | Op::WriteV { file, .. } => (file, false),
         };
         if is_waited_for(file) {
             return match inline_cached.then(|| try_now(request)) {
@@ -62,6 +62,9 @@ pub(super) fn try_now(request: &mut Request) -> Now {
         }
         Op::Write { file, buf, offset } => {
             seekless(*offset, |at| pwritev2(&*file, &[IoSlice::new(buf)], at, NOW))
+        }
+        Op::WriteDsync { file, buf, offset } => {
+            seekless(*offset, |at| pwritev2(&*file, &[IoSlice::new(buf)], at, NOW | ReadWriteFlags::DSYNC))
         }
         Op::ReadV { file, bufs, offset } => {
             let mut slices: Vec<_> = bufs.iter_mut().map(|buf| IoSliceMut::new(buf)).collect();
