@@ -112,6 +112,13 @@ impl<'a> Progress<'a> {
             let want = (self.total - self.accepted + 1).min(TOGETHER);
             // SAFETY: it is whose batch we submit.
             self.places = unsafe { Shared::places(self.shared, &mut self.tags[..want]) }?;
+            // SAFETY: the references are ours.
+            let shared = unsafe { self.shared.as_ref() };
+            // All on their way at once: stores would wait for one after the other.
+            for tag in &self.tags[..self.places] {
+                // SAFETY: written.
+                shared.slot(unsafe { tag.assume_init() }).prefetch();
+            }
         }
         self.places -= 1;
         // SAFETY: written, as are all before it.

@@ -7,7 +7,7 @@ use super::{CancelError, Request};
 use crate::percpu::CachePadded;
 use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use crate::sync::cell::UnsafeCell;
-use crate::sync::{MODELLED, mo, unique};
+use crate::sync::{MODELLED, mo, prefetch_to_write, unique};
 use std::mem::{MaybeUninit, offset_of};
 
 /// One request's own lines.
@@ -63,6 +63,15 @@ impl Slot {
             request: UnsafeCell::new(MaybeUninit::uninit()),
             delivery: Delivery::new(),
         }
+    }
+
+    /// Has the processor fetch what [`fill`](Self::fill) writes. A reader on another CPU has had it last, perhaps.
+    #[inline(always)]
+    pub(super) fn prefetch(&self) {
+        let place = std::ptr::from_ref(self).cast::<u8>();
+        prefetch_to_write(place);
+        // The request's last words are on the neighbour line.
+        prefetch_to_write(place.wrapping_add(64));
     }
 
     /// What is between the request's completer and its future.

@@ -68,6 +68,23 @@ pub(crate) fn unique() -> u64 {
     NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
 }
 
+/// Has the processor fetch the line at `place`, to be written, while it does other things. No access: any address will
+/// do. Nothing where no instruction for it is known here.
+#[inline(always)]
+pub(crate) fn prefetch_to_write(place: *const u8) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    // SAFETY: changes neither memory nor registers, and does not fault.
+    unsafe {
+        std::arch::asm!("prefetchw [{}]", in(reg) place, options(nostack, preserves_flags, readonly));
+    }
+    #[cfg(all(target_arch = "aarch64", not(miri)))]
+    // SAFETY: as above.
+    unsafe {
+        std::arch::asm!("prfm pstl1keep, [{}]", in(reg) place, options(nostack, preserves_flags, readonly));
+    }
+    let _ = place;
+}
+
 /// Time as the crate sees it.
 pub mod time {
     pub use std::time::{Duration, Instant};
