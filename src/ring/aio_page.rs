@@ -91,6 +91,34 @@ impl AioPage {
         }
     }
 
+    /// In memory of somebody else's, with all in it as [`write_header`](Self::write_header) leaves it.
+    ///
+    /// # Safety
+    ///
+    /// As [`Page::at`], for `capacity + 1` slots; 1. also of what is published or read later.
+    #[cfg(feature = "libaio")]
+    pub(super) unsafe fn at(base: std::ptr::NonNull<u8>, capacity: u32) -> Self {
+        let nr = capacity + 1;
+        Self {
+            publisher: CachePadded::new(Publisher::new(0)),
+            claimed: CachePadded::new(AtomicU32::new(0)),
+            // SAFETY: the caller's.
+            page: unsafe { Page::at(base, nr as usize) },
+            indices: Modulo { nr },
+        }
+    }
+
+    /// Writes what is constant in the header, whatever others have made of it.
+    #[cfg(feature = "libaio")]
+    pub(super) fn write_header(&self, id: u32) {
+        let constant =
+            [(0, id), (word::NR, self.indices.nr), (word::MAGIC, MAGIC), (5, 1), (word::INCOMPATIBLE, 0)];
+        for (place, value) in constant.into_iter().chain([(word::HEADER_LENGTH, HEADER_LENGTH)]) {
+            // Relaxed: whoever is told the address is ordered after this by that.
+            self.page.words()[place].store(value, crate::sync::atomic::Ordering::Relaxed);
+        }
+    }
+
     pub(super) fn as_ptr(&self) -> *mut u8 {
         self.page.as_ptr()
     }

@@ -127,6 +127,26 @@ impl AioRing {
         Self { layout: AioPage::new(capacity) }
     }
 
+    /// An empty ring for exactly `capacity` events, in memory that stays its owner's.
+    ///
+    /// # Safety
+    ///
+    /// 1. `base` is aligned to a page and leads to `32 * (capacity + 2)` bytes that may be read and written until this
+    ///    is dropped. They are zeroes, as far as the indices go.
+    /// 2. Whoever else writes them in this process does so by atomic accesses.
+    /// 3. `capacity` is at least 1 and at most 2³⁰.
+    #[cfg(feature = "libaio")]
+    pub(crate) unsafe fn in_memory(base: std::ptr::NonNull<u8>, capacity: u32) -> Self {
+        // SAFETY: 1. and 2. are the caller's.
+        Self { layout: unsafe { AioPage::at(base, capacity) } }
+    }
+
+    /// Writes what is constant in the header, with this `id`, whatever others have made of it.
+    #[cfg(feature = "libaio")]
+    pub(crate) fn write_header(&self, id: u32) {
+        self.layout.write_header(id);
+    }
+
     /// The address of the header, aligned to a page. It stays until the ring is dropped. Under loom it is
     /// good for [`RingView`](super::RingView) only.
     pub fn as_ptr(&self) -> *mut u8 {

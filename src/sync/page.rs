@@ -29,15 +29,16 @@ mod real {
     /// What memory is mapped in.
     const PAGE: usize = 4096;
 
-    /// Pages of the process's own, given back when this is dropped.
+    /// Pages of the process's own, given back when this is dropped; or somebody else's.
     #[derive(Debug)]
     pub(crate) struct Page {
         base: NonNull<u8>,
-        layout: Layout,
+        /// Of our own.
+        layout: Option<Layout>,
         slots: usize,
     }
 
-    // SAFETY: owned memory, reached through atomics only.
+    // SAFETY: reached through atomics only.
     unsafe impl Send for Page {}
     // SAFETY: as above.
     unsafe impl Sync for Page {}
@@ -55,9 +56,22 @@ mod real {
             let Some(base) = NonNull::new(unsafe { alloc_zeroed(layout) }) else {
                 handle_alloc_error(layout)
             };
-            let page = Self { base, layout, slots };
+            let page = Self { base, layout: Some(layout), slots };
             page.words().iter().zip(words).for_each(|(word, value)| word.store(value, Relaxed));
             page
+        }
+
+        /// Pages of somebody else's, as they are.
+        ///
+        /// # Safety
+        ///
+        /// 1. `base` is aligned to a page and leads to `32 + 32 * slots` bytes that may be read and written until this
+        ///    is dropped.
+        /// 2. They are initialised.
+        /// 3. Whoever else writes them in this process does so by atomic accesses.
+        #[cfg(feature = "libaio")]
+        pub(crate) unsafe fn at(base: NonNull<u8>, slots: usize) -> Self {
+            Self { base, layout: None, slots }
         }
 
         /// The address, for programs outside.
@@ -67,7 +81,8 @@ mod real {
 
         #[inline(always)]
         pub(crate) fn words(&self) -> &Words {
-            // SAFETY: 1. to 3. the memory is ours, zeroed at the least, large enough and aligned to a page.
+            // SAFETY: 1. to 3. the memory is ours, zeroed at the least, large enough and aligned to a page; or as `at`
+            // was promised.
             unsafe { words_at(self.base.as_ptr()) }
         }
 
@@ -80,8 +95,10 @@ mod real {
 
     impl Drop for Page {
         fn drop(&mut self) {
-            // SAFETY: allocated in `new` with this layout.
-            unsafe { dealloc(self.base.as_ptr(), self.layout) }
+            if let Some(layout) = self.layout {
+                // SAFETY: allocated in `new` with this layout.
+                unsafe { dealloc(self.base.as_ptr(), layout) }
+            }
         }
     }
 

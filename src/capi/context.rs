@@ -1,0 +1,331 @@
+//! One context: [`Slot`].
+
+use super::abi::{Errno, MOST_EVENTS};
+use super::memory;
+use crate::credits::{Credit, Credits};
+use crate::refcount::{DynamicRef, PerCpuRef, Put};
+use crate::ring::{AioRing, Event};
+use crate::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use crate::sync::time::{Duration, Instant, expired};
+use crate::sync::{Condvar, Mutex, hint, thread};
+use crate::wait::{Bell, EventCount, Outcome};
+use std::collections::VecDeque;
+use std::os::fd::AsRawFd;
+use std::ptr::NonNull;
+
+/// For those who wait without a timeout: a deadline all the same, since the system goes on with a sleep that has none
+/// after a signal whose handler was installed with `SA_RESTART`, and this interface says `EINTR`.
+const FOR_EVER: Duration = Duration::from_secs(10 << 30);
+
+/// A place for a context, which is used again by the next one of its size: never freed, so that an old handle finds
+/// something that says that it is dead.
+pub(super) struct Slot {
+    /// One per call that is inside and per request not finished; the initial one belongs to the destroyer.
+    users: DynamicRef,
+    ring: AioRing,
+    /// One per request in flight or unread.
+    credits: Credits,
+    wait: EventCount,
+    done: Mutex<Done>,
+    /// Whether `users` has reached zero, and nobody has seen to it yet.
+    left: Mutex<bool>,
+    all_left: Condvar,
+    /// Where else the program has moved the ring. 0 if it has not.
+    pub(super) moved: AtomicUsize,
+    id: u32,
+}
+
+/// What was published, and what of it was seen to be read.
+#[derive(Default)]
+struct Done {
+    /// Events that went to the ring.
+    published: u64,
+    /// Credits that came back. Never more.
+    returned: u64,
+    /// Events that found no room in the ring: somebody outside has written nonsense to its head.
+    held: VecDeque<Event>,
+}
+
+/// A call that is inside. The context is not destroyed meanwhile.
+pub(super) struct Entered<'a>(pub(super) &'a Slot);
+
+impl Drop for Entered<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.0.leave();
+    }
+}
+
+impl Slot {
+    /// With one user, which belongs to whoever will destroy it.
+    ///
+    /// # Safety
+    ///
+    /// 1. `base` is aligned to a page and leads to `bytes` bytes of zeroes that may be read and written for good.
+    /// 2. Whoever else writes them does so by atomic accesses, or is the program.
+    pub(super) unsafe fn new(base: NonNull<u8>, bytes: usize, id: u32) -> Self {
+        let capacity = (bytes / 32 - 2) as u32;
+        // SAFETY: 1. and 2. as asked; 3. a page has room for 126.
+        let ring = unsafe { AioRing::in_memory(base, capacity) };
+        ring.write_header(id);
+        Self {
+            users: PerCpuRef::dynamic(),
+            ring,
+            credits: Credits::new(capacity),
+            wait: EventCount::new(),
+            done: Mutex::default(),
+            left: Mutex::new(false),
+            all_left: Condvar::new(),
+            moved: AtomicUsize::new(0),
+            id,
+        }
+    }
+
+    /// As which size of a ring a context for so many events is made.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if they are none, or more than the interface can count.
+    pub(super) fn size_for(events: u32) -> Result<usize, Errno> {
+        if !(1..=MOST_EVENTS).contains(&events) {
+            return Err(libc::EINVAL);
+        }
+        Ok((32 * (events as usize + 2)).next_multiple_of(super::region::PAGE).next_power_of_two())
+    }
+
+    /// Begins anew, after [`destroy`](Self::destroy).
+    pub(super) fn begin(&self) {
+        self.ring.write_header(self.id);
+        // Relaxed: who is told the handle is ordered after this by that.
+        self.moved.store(0, Relaxed);
+        // Only who has destroyed it does so, once.
+        let _ = self.users.reinit();
+    }
+
+    /// For the length of a call, unless it is destroyed.
+    #[inline]
+    pub(super) fn enter(&self) -> Option<Entered<'_>> {
+        self.users.try_get_live().then(|| Entered(self))
+    }
+
+    /// For a request, until its [`leave`](Self::leave); by who is inside.
+    pub(super) fn stay(&self) {
+        self.users.get();
+    }
+
+    #[inline]
+    pub(super) fn leave(&self) {
+        if self.users.put() == Put::Zero {
+            *self.left.lock() = true;
+            self.all_left.notify_all();
+        }
+    }
+
+    pub(super) fn is_dying(&self) -> bool {
+        self.users.is_dying()
+    }
+
+    pub(super) fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// Whether a header that somebody shows is that of this ring.
+    pub(super) fn has_header(&self, header: [u32; 8]) -> bool {
+        header[1..] == [self.ring.capacity() + 1, header[2], header[3], 0xa10a_10a1, 1, 0, 32]
+    }
+
+    /// How many requests can be in flight or unread.
+    pub(super) fn capacity(&self) -> u32 {
+        self.ring.capacity()
+    }
+
+    /// Refuses all from now on: one caller is told `true`, and waits for those inside by
+    /// [`wait_left`](Self::wait_left).
+    pub(super) fn kill(&self) -> bool {
+        let Some(put) = self.users.try_kill() else { return false };
+        if put == Put::Zero {
+            *self.left.lock() = true;
+        }
+        self.wait.notify_all();
+        true
+    }
+
+    /// Waits until all requests are finished and all calls have left, and empties the ring.
+    pub(super) fn wait_left(&self) {
+        let mut left = self.left.lock();
+        while !*left {
+            left = self.all_left.wait_until(left, None);
+        }
+        *left = false;
+        drop(left);
+        // Twice: first those in the ring, and then those that had no room there.
+        for _ in 0..2 {
+            while let Some(mut reader) = self.ring.try_reader()
+                && reader.pop().is_some()
+            {}
+            self.refill();
+        }
+    }
+
+    /// Room for up to `n` requests, at least one.
+    ///
+    /// # Errors
+    ///
+    /// `EAGAIN`, if there is none.
+    #[inline]
+    pub(super) fn room(&self, n: u32) -> Result<Credit<'_>, Errno> {
+        self.credits.try_take_up_to(n).or_else(|_| {
+            self.refill();
+            self.credits.try_take_up_to(n).map_err(|_| libc::EAGAIN)
+        })
+    }
+
+    /// Gives back what was read since, by us or by the program: what is published and not in the ring any more. Done
+    /// only when credits have run out, as in the kernel, so that those who read in place need not tell.
+    #[cold]
+    fn refill(&self) {
+        let mut done = self.done.lock();
+        self.publish_held(&mut done);
+        // The publishers' lock is ours: nothing comes to the ring meanwhile. Whatever the head says, no more comes back
+        // than was published.
+        let read = done.published.saturating_sub(self.ring.len().into());
+        if let Some(n) = read.checked_sub(done.returned) {
+            done.returned = read;
+            // SAFETY: taken for these events, by `into_raw`, and returned once.
+            drop(unsafe { self.credits.from_raw(n as u32) });
+        }
+    }
+
+    fn publish_held(&self, done: &mut Done) {
+        while let Some(event) = done.held.front()
+            && self.ring.try_publish(*event).is_ok()
+        {
+            done.held.pop_front();
+            done.published += 1;
+        }
+    }
+
+    /// Hands events over, whose credits are the ring's from now on, and wakes who waits for them.
+    #[inline]
+    pub(super) fn publish(&self, events: &[Event]) {
+        let mut done = self.done.lock();
+        if !done.held.is_empty() {
+            self.publish_held(&mut done);
+        }
+        let n = if done.held.is_empty() { self.ring.try_publish_batch(events).unwrap_or(0) } else { 0 };
+        done.published += n as u64;
+        done.held.extend(&events[n..]);
+        drop(done);
+        self.wait.notify(|| self.ring.len());
+    }
+
+    /// Copies up to `max` events to `out`.
+    #[inline]
+    fn read(&self, max: usize, out: *mut Event) -> Result<usize, Errno> {
+        let mut backoff = hint::Backoff::default();
+        let mut reader = loop {
+            match self.ring.try_reader() {
+                Some(reader) => break reader,
+                None if backoff.wait() => {}
+                None => thread::yield_now(),
+            }
+        };
+        let mut read = 0;
+        // Two runs at most: to the edge, and from the start.
+        for _ in 0..2 {
+            let run = reader.peek(max - read, |run| {
+                if !run.is_empty() {
+                    memory::writable(out.wrapping_add(read), run.len())?;
+                }
+                for (i, event) in run.iter().enumerate() {
+                    // SAFETY: writable, as just checked.
+                    unsafe { out.add(read + i).write_unaligned(event.get()) };
+                }
+                Ok(run.len())
+            });
+            match run {
+                Ok(0) => break,
+                Ok(n) => {
+                    reader.commit(n);
+                    read += n;
+                }
+                Err(error) if read == 0 => return Err(error),
+                Err(_) => break,
+            }
+        }
+        Ok(read)
+    }
+
+    /// Copies at least `min` and up to `max` events to `out`, waiting until `deadline`, with the signal mask `mask` in
+    /// force while asleep.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT`; and where no event was there: `EINTR`, and `EINVAL` if the context was destroyed meanwhile.
+    pub(super) fn get_events(
+        &self,
+        min: usize,
+        max: usize,
+        out: *mut Event,
+        deadline: Option<Option<Instant>>,
+        mask: Option<&libc::sigset_t>,
+    ) -> Result<usize, Errno> {
+        let mut got = 0;
+        let mut backoff = hint::Backoff::default();
+        let mut interrupted = false;
+        loop {
+            match self.read(max - got, out.wrapping_add(got)) {
+                Ok(n) => got += n,
+                Err(error) if got == 0 => return Err(error),
+                Err(_) => return Ok(got),
+            }
+            let why_not = match () {
+                () if got >= min => return Ok(got),
+                () if self.is_dying() => Err(libc::EINVAL),
+                () if interrupted => Err(libc::EINTR),
+                () if deadline.is_none_or(expired) => Ok(0),
+                () if backoff.wait() => continue,
+                () => {
+                    // What had no room is not in sight of who looks.
+                    self.publish_held(&mut self.done.lock());
+                    // Never more than there can be before some are read.
+                    let wanted = (min - got).min(self.capacity() as usize / 2) as u32;
+                    interrupted = self.sleep(wanted, deadline.flatten(), mask) == Some(Outcome::Interrupted);
+                    continue;
+                }
+            };
+            return if got > 0 { Ok(got) } else { why_not };
+        }
+    }
+
+    fn sleep(&self, wanted: u32, at: Option<Instant>, mask: Option<&libc::sigset_t>) -> Option<Outcome> {
+        let there = || self.ring.len() >= wanted || self.is_dying();
+        let at = at.unwrap_or_else(|| Instant::now() + FOR_EVER);
+        let Some(mask) = mask else {
+            let key = self.wait.prepare_wait(wanted);
+            return (!there()).then(|| key.wait(Some(at)));
+        };
+        // The mask has to change and the sleep to begin in one: a signal in between would be slept over.
+        let Ok(mut bell) = Bell::new(&self.wait) else { return Some(Outcome::Interrupted) };
+        bell.arm(wanted);
+        if there() {
+            return None;
+        }
+        let outcome = sleep_masked(bell.as_raw_fd(), at, mask);
+        bell.clear();
+        Some(outcome)
+    }
+}
+
+/// `ppoll` on `fd`.
+fn sleep_masked(fd: i32, at: Instant, mask: &libc::sigset_t) -> Outcome {
+    let left = at.saturating_duration_since(Instant::now());
+    let left = libc::timespec { tv_sec: left.as_secs() as _, tv_nsec: left.subsec_nanos().into() };
+    let mut fds = [libc::pollfd { fd, events: libc::POLLIN, revents: 0 }];
+    // SAFETY: all of it ours.
+    match unsafe { libc::ppoll(fds.as_mut_ptr(), 1, &left, mask) } {
+        0 => Outcome::TimedOut,
+        1.. => Outcome::Woken,
+        _ => Outcome::Interrupted,
+    }
+}

@@ -1,0 +1,314 @@
+//! libaio's C interface: unmodified programs run on this crate's parts. Feature `libaio`, 64-bit Linux.
+//!
+//! `libaio/build` makes the shared library: `libaio.so.1` with the symbols and versions of libaio 0.3.113, for
+//! `LD_LIBRARY_PATH` or `LD_PRELOAD`.
+//!
+//! ```sh
+//! libaio/build
+//! LD_LIBRARY_PATH=target/libaio fio --ioengine=libaio …
+//! ```
+//!
+//! # What a context is
+//!
+//! [`io_setup`] gives out the address of a ring in the kernel's layout, an [`AioRing`](crate::ring::AioRing), which
+//! programs may read in place and whose head they may move, as with the kernel's. Its credits are
+//! [`Credits`](crate::credits::Credits), its sleepers those of an [`EventCount`](crate::wait::EventCount), and who is
+//! inside, or in flight, is counted by a [`PerCpuRef`](crate::refcount::PerCpuRef). The generic
+//! [`Context`](crate::aio::Context) is not used: it owns buffers and files, which here are the caller's, and its
+//! events name slots, where these name the caller's addresses.
+//!
+//! Contexts are never freed, but used again by the next of the same size: so an old handle finds one that is dead, or,
+//! as with the kernel's, another one that has its address by now. Rings are mapped twice, and the library does not
+//! follow the program's addresses: whatever a program does to its ring, it does to itself.
+//!
+//! # What is done where
+//!
+//! | request | by whom |
+//! |---|---|
+//! | read of what is in the page cache | the caller, in `io_submit` |
+//! | write without `O_DIRECT`; to pipes and sockets, in order | the caller, as in the kernel |
+//! | poll of what is ready | the caller |
+//! | any other poll | one thread for all |
+//! | everything else | a pool of threads |
+//!
+//! Threads are started when the first request needs one, and their descriptors are a table of their own. Requests
+//! keep their files open by being sent there, so that the caller may close its descriptor, and closing it here gives
+//! up no `fcntl` lock.
+//!
+//! # Errors
+//!
+//! Every function returns a negated error number, as libaio's do, and leaves `errno` alone. The numbers are the
+//! kernel's, in the kernel's order. What differs:
+//!
+//! * no limit like `fs.aio-max-nr`: `EAGAIN` from [`io_setup`] does not happen;
+//! * a context takes as many requests as fit in its pages, which may be other than the kernel's number, never fewer
+//!   than asked for;
+//! * a negative timeout is `EINVAL`, where the kernel sleeps for ever;
+//! * a vector whose lengths sum up to more than there can be is `EINVAL`, where the kernel says `EFAULT`;
+//! * flags that a file system refuses are not refused where no bytes are to be transferred;
+//! * `IO_CMD_NOOP` completes with 0, where the kernel says `EINVAL`;
+//! * a read that has to wait does so in another thread, where the kernel, but for direct I/O, waits in `io_submit`;
+//! * [`io_cancel`] finds polls only. In the kernel some requests of USB gadgets can be cancelled, too.
+//!
+//! # What it does not do
+//!
+//! It does not notice that memory has been unmapped which the same thread has used in earlier calls: then a
+//! bad address is fatal, as anywhere. Children made by `clone` without `fork` may not use it. Programs that call the
+//! kernel themselves, without libaio, are not reached.
+//!
+//! Source: libaio 0.3.113, its manual pages and its tests; `fs/aio.c`.
+
+mod abi;
+mod context;
+mod kind;
+mod memory;
+mod poll;
+mod pool;
+mod region;
+mod submit;
+mod world;
+
+pub use abi::{FLAG_IOPRIO, FLAG_RESFD, Iocb, command};
+
+use crate::ring::Event;
+use crate::sync::time::{Duration, Instant};
+use abi::{Errno, keeping_errno};
+use std::ffi::{c_int, c_long, c_void};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use world::World;
+
+/// `io_context_t`: the address of a ring, or nonsense.
+pub type Handle = *mut c_void;
+
+/// Returns what `call` does as C likes it.
+#[inline]
+fn answer(call: impl FnOnce() -> Result<usize, Errno>) -> c_int {
+    keeping_errno(|| match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(Ok(n)) => n as c_int,
+        Ok(Err(error)) => -error,
+        // A defect of ours, or no memory: in either case the host lives on.
+        Err(_) => -libc::ENOMEM,
+    })
+}
+
+/// Exports a function under a version of libaio's, or, where the library is built without versions, under its name.
+macro_rules! export {
+    ($(#[$doc:meta])* fn $name:ident($($arg:ident: $of:ty),*) as $exported:literal, $version:literal = $body:expr;) => {
+        $(#[$doc])*
+        ///
+        /// # Safety
+        ///
+        /// 1. As for libaio's: what requests refer to stays until their events are there. Pointers may be bad
+        ///    otherwise, but for what the [module](self) says.
+        #[cfg_attr(ioctx_libaio_versions, unsafe(no_mangle))]
+        #[cfg_attr(not(ioctx_libaio_versions), unsafe(export_name = $exported))]
+        pub unsafe extern "C" fn $name($($arg: $of),*) -> c_int {
+            answer(|| $body)
+        }
+        #[cfg(ioctx_libaio_versions)]
+        std::arch::global_asm!(concat!(".symver ", stringify!($name), ",", $exported, $version));
+    };
+}
+
+fn setup(events: c_int, out: *mut Handle) -> Result<usize, Errno> {
+    let before = memory::read(out)?;
+    if !before.is_null() {
+        return Err(libc::EINVAL);
+    }
+    let handle = World::get().create(events as u32)?;
+    memory::write(out, std::ptr::with_exposed_provenance_mut(handle)).inspect_err(|_| {
+        // Nobody was told.
+        let _ = World::get().destroy(handle);
+    })?;
+    Ok(0)
+}
+
+/// Kernel's `timespec`: `None` is no timeout; `Some(None)` one that has no end that could be told.
+fn deadline(timeout: *const libc::timespec) -> Result<Option<Option<Instant>>, Errno> {
+    if timeout.is_null() {
+        return Ok(Some(None));
+    }
+    let timeout = memory::read(timeout)?;
+    let (Ok(seconds), Ok(nanos)) = (u64::try_from(timeout.tv_sec), u64::try_from(timeout.tv_nsec)) else {
+        return Err(libc::EINVAL);
+    };
+    if seconds == 0 && nanos == 0 {
+        return Ok(None);
+    }
+    let left = Duration::from_secs(seconds).saturating_add(Duration::from_nanos(nanos));
+    Ok(Some(Instant::now().checked_add(left)))
+}
+
+#[inline]
+fn get_events(
+    context: Handle,
+    min: c_long,
+    max: c_long,
+    out: *mut Event,
+    timeout: *const libc::timespec,
+    mask: Option<&libc::sigset_t>,
+) -> Result<usize, Errno> {
+    let deadline = deadline(timeout)?;
+    let entered = World::get().enter(context.addr()).ok_or(libc::EINVAL)?;
+    let (Ok(min), Ok(max)) = (usize::try_from(min), usize::try_from(max)) else { return Err(libc::EINVAL) };
+    if min > max {
+        return Err(libc::EINVAL);
+    }
+    entered.0.get_events(min, max, out, deadline, mask)
+}
+
+fn masked_get_events(
+    context: Handle,
+    min: c_long,
+    max: c_long,
+    out: *mut Event,
+    timeout: *const libc::timespec,
+    mask: *const libc::sigset_t,
+) -> Result<usize, Errno> {
+    if mask.is_null() {
+        return get_events(context, min, max, out, timeout, None);
+    }
+    // The system's set is eight bytes; the C library's larger.
+    // SAFETY: made of numbers.
+    let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+    let bits = memory::read(mask.cast::<u64>())?;
+    // SAFETY: large enough.
+    unsafe { (&raw mut set).cast::<u64>().write(bits) };
+    let got = get_events(context, min, max, out, timeout, Some(&set));
+    // What the mask lets through is delivered, as on the way out of the kernel, also where nobody slept.
+    let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: all of it ours.
+    let delivered = unsafe { libc::ppoll(std::ptr::null_mut(), 0, &now, &set) } < 0;
+    if delivered && got == Ok(0) { Err(libc::EINTR) } else { got }
+}
+
+fn run(context: Handle) -> Result<usize, Errno> {
+    let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    loop {
+        let mut event = Event::default();
+        let got = get_events(context, 0, 1, &mut event, &now, None)?;
+        if got == 0 {
+            return Ok(0);
+        }
+        // SAFETY: what the caller has put there, by `io_set_callback`, is a function of this type.
+        let callback: extern "C" fn(Handle, *mut Iocb, c_long, c_long) =
+            unsafe { std::mem::transmute(event.data as *const c_void) };
+        callback(context, event.obj as *mut Iocb, event.res as c_long, event.res2 as c_long);
+    }
+}
+
+export! {
+    /// Creates a context for at least `events` requests, and writes its handle to `out`, where a null handle has to be.
+    ///
+    /// `EFAULT`, `EINVAL` if it is not null or `events` makes no sense, `ENOMEM`.
+    fn ioctx_io_setup(events: c_int, out: *mut Handle) as "io_setup", "@@LIBAIO_0.4" = setup(events, out);
+}
+
+export! {
+    /// Destroys a context: cancels polls, and waits for everything else. `EINVAL` if there is none.
+    fn ioctx_io_destroy(context: Handle) as "io_destroy", "@@LIBAIO_0.4" =
+        World::get().destroy(context.addr()).map(|()| 0);
+}
+
+export! {
+    /// Submits up to `n` requests; returns how many, or why not the first.
+    ///
+    /// `EINVAL`, `EFAULT`, `EAGAIN` if the context is full, `EBADF`, `EOPNOTSUPP` for flags.
+    fn ioctx_io_submit(
+        context: Handle, n: c_long, requests: *const *mut Iocb
+    ) as "io_submit", "@@LIBAIO_0.1" = {
+        let world = World::get();
+        let entered = world.enter(context.addr()).ok_or(libc::EINVAL)?;
+        let n = usize::try_from(n).map_err(|_| libc::EINVAL)?;
+        submit::submit(world, &entered, n, requests)
+    };
+}
+
+export! {
+    /// Has a poll complete at once: `EINPROGRESS` then, since its event comes as any other's. `EINVAL` for all else.
+    fn ioctx_io_cancel(
+        context: Handle, request: *mut Iocb, _event: *mut Event
+    ) as "io_cancel", "@@LIBAIO_0.4" = {
+        let key = memory::read(request.wrapping_byte_add(std::mem::offset_of!(Iocb, key)).cast::<u32>())?;
+        if key != 0 {
+            return Err(libc::EINVAL);
+        }
+        let world = World::get();
+        let entered = world.enter(context.addr()).ok_or(libc::EINVAL)?;
+        Err(world.cancel(entered.0, request.addr() as u64).err().unwrap_or(libc::EINPROGRESS))
+    };
+}
+
+export! {
+    /// Copies at least `min` and up to `max` events to `out`, waiting for them until the timeout is over.
+    ///
+    /// `EFAULT`, `EINVAL`; and where no event was there, `EINTR`.
+    fn ioctx_io_getevents(
+        context: Handle, min: c_long, max: c_long, out: *mut Event, timeout: *const libc::timespec
+    ) as "io_getevents", "@@LIBAIO_0.4" = get_events(context, min, max, out, timeout, None);
+}
+
+export! {
+    /// [`ioctx_io_getevents`], with a signal mask of its own while it waits.
+    fn ioctx_io_pgetevents(
+        context: Handle, min: c_long, max: c_long, out: *mut Event, timeout: *const libc::timespec,
+        mask: *const libc::sigset_t
+    ) as "io_pgetevents", "@@LIBAIO_0.5" = masked_get_events(context, min, max, out, timeout, mask);
+}
+
+export! {
+    /// [`ioctx_io_setup`], whatever there is at `out`.
+    fn ioctx_io_queue_init(events: c_int, out: *mut Handle) as "io_queue_init", "@@LIBAIO_0.1" = {
+        if events <= 0 {
+            return Err(libc::EINVAL);
+        }
+        memory::write(out, std::ptr::null_mut())?;
+        setup(events, out)
+    };
+}
+
+export! {
+    /// [`ioctx_io_destroy`].
+    fn ioctx_io_queue_release(context: Handle) as "io_queue_release", "@@LIBAIO_0.1" =
+        World::get().destroy(context.addr()).map(|()| 0);
+}
+
+export! {
+    /// Calls the callback of each event that is there.
+    fn ioctx_io_queue_run(context: Handle) as "io_queue_run", "@@LIBAIO_0.1" = run(context);
+}
+
+export! {
+    /// Says whether there is such a context, as the kernel's does in spite of its name.
+    fn ioctx_io_queue_wait(
+        context: Handle, timeout: *const libc::timespec
+    ) as "io_queue_wait", "@@LIBAIO_0.4" =
+        get_events(context, 0, 0, std::ptr::null_mut(), timeout, None);
+}
+
+/// What old programs were linked with.
+#[cfg(ioctx_libaio_versions)]
+mod old {
+    use super::*;
+
+    export! {
+        /// [`ioctx_io_getevents`] of at least one event.
+        fn ioctx_io_getevents_0_1(
+            context: Handle, max: c_long, out: *mut Event, timeout: *const libc::timespec
+        ) as "io_getevents", "@LIBAIO_0.1" = get_events(context, 1, max, out, timeout, None);
+    }
+
+    export! {
+        /// [`ioctx_io_cancel`] that writes no event.
+        fn ioctx_io_cancel_0_1(context: Handle, request: *mut Iocb) as "io_cancel", "@LIBAIO_0.1" = {
+            // SAFETY: handed on.
+            Err(-unsafe { ioctx_io_cancel(context, request, std::ptr::null_mut()) })
+        };
+    }
+
+    export! {
+        /// [`ioctx_io_queue_wait`].
+        fn ioctx_io_queue_wait_0_1(context: Handle, timeout: *const libc::timespec) as "io_queue_wait", "@LIBAIO_0.1" =
+            get_events(context, 0, 0, std::ptr::null_mut(), timeout, None);
+    }
+}

@@ -1,0 +1,355 @@
+//! Threads for what may block: [`Pool`].
+//!
+//! A request keeps its file open until it is finished, though its caller may close the descriptor as soon as
+//! `io_submit` has returned. A duplicate would do that, but closing one gives up the locks that the process has on the
+//! file (`fcntl`). So the pool has a table of descriptors of its own, and what goes to it is sent through a socket:
+//! the descriptor arrives as another one of the same file, in the pool's table. The socket is the queue as well, and
+//! the bell: there is nothing else to lock or to signal.
+//!
+//! One of the workers always waits at the socket, as far as there are threads to be had: who takes a message and leaves
+//! nobody behind starts another one first.
+
+use super::abi::{Errno, check, errno};
+use super::context::Slot;
+use super::poll::{Polls, Waiting};
+use crate::ring::Event;
+use crate::sync::thread::Builder;
+use crate::sync::{Arc, Mutex};
+use std::mem::MaybeUninit;
+use std::ptr;
+
+/// The most workers: so many requests can block for ever before the others wait for them.
+const MOST: usize = 512;
+/// How many of them wait for work rather than end.
+const IDLE: usize = 32;
+/// Enough for system calls.
+const STACK: usize = 128 << 10;
+
+/// What is done with a descriptor.
+pub(super) enum Op {
+    Read,
+    Write,
+    Fsync,
+    Fdatasync,
+    Poll(Arc<Waiting>),
+    /// Nothing: has the poller look at what was cancelled.
+    Look,
+}
+
+/// A request on its way through the pool. Its context stays until [`finish`](Self::finish).
+pub(super) struct Work {
+    pub(super) slot: &'static Slot,
+    /// With everything but the result.
+    pub(super) event: Event,
+    pub(super) op: Op,
+    pub(super) parts: Parts,
+    pub(super) offset: i64,
+    pub(super) flags: i32,
+    /// 0 is the process's own.
+    pub(super) priority: i16,
+}
+
+/// Where to read to or write from.
+pub(super) enum Parts {
+    One([libc::iovec; 1]),
+    Many(Vec<libc::iovec>),
+}
+
+// SAFETY: addresses, which only the kernel follows.
+unsafe impl Send for Parts {}
+// SAFETY: as above.
+unsafe impl Sync for Parts {}
+
+impl Parts {
+    pub(super) fn as_slice(&self) -> &[libc::iovec] {
+        match self {
+            Self::One(one) => one,
+            Self::Many(many) => many,
+        }
+    }
+}
+
+impl Work {
+    /// Publishes the event, signals the eventfd, and lets the context go.
+    pub(super) fn finish(self, result: i64, eventfd: Option<Descriptor>) {
+        self.slot.publish(&[Event { res: result, ..self.event }]);
+        if let Some(Descriptor(fd)) = eventfd {
+            signal(fd);
+        }
+        self.slot.leave();
+    }
+
+    pub(super) fn run(&self, fd: i32) -> i64 {
+        let (parts, n) = (self.parts.as_slice().as_ptr(), self.parts.as_slice().len() as i32);
+        loop {
+            // SAFETY: the kernel checks descriptors and addresses; the latter are the caller's until its event is
+            // there.
+            let done = unsafe {
+                match self.op {
+                    Op::Read => libc::preadv2(fd, parts, n, self.offset, self.flags),
+                    Op::Write => libc::pwritev2(fd, parts, n, self.offset, self.flags),
+                    Op::Fsync => libc::fsync(fd) as isize,
+                    Op::Fdatasync => libc::fdatasync(fd) as isize,
+                    Op::Poll(_) | Op::Look => return 0,
+                }
+            };
+            match check(done) {
+                Ok(n) => return n as i64,
+                Err(libc::EINTR) => {}
+                Err(error) => return -i64::from(error),
+            }
+        }
+    }
+}
+
+/// Signals an eventfd.
+pub(super) fn signal(fd: i32) {
+    // SAFETY: eight bytes of ours. If it is not one, or full, there is nobody to tell.
+    unsafe { libc::write(fd, ptr::from_ref(&1_u64).cast(), 8) };
+}
+
+/// A descriptor of the pool's table.
+pub(super) struct Descriptor(pub(super) i32);
+
+impl Drop for Descriptor {
+    fn drop(&mut self) {
+        // SAFETY: the pool's own.
+        unsafe { libc::close(self.0) };
+    }
+}
+
+/// See the [module](self). Never freed: its threads may be anywhere.
+pub(super) struct Pool {
+    /// The end that messages are sent to, in the program's table, and which socket that is: a program that closes
+    /// descriptors it knows nothing of takes it away.
+    to: i32,
+    inode: u64,
+    /// The other end, in the pool's table.
+    from: i32,
+    workers: Mutex<Workers>,
+    polls: Polls,
+}
+
+#[derive(Default)]
+struct Workers {
+    all: usize,
+    idle: usize,
+}
+
+impl Pool {
+    /// # Errors
+    ///
+    /// What the system says if it gives no sockets, threads or tables.
+    pub(super) fn start() -> Result<&'static Self, Errno> {
+        let mut ends = [0; 2];
+        let kind = libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC;
+        // SAFETY: room for two.
+        check(unsafe { libc::socketpair(libc::AF_UNIX, kind, 0, ends.as_mut_ptr()) } as isize)?;
+        let [to, from] = ends;
+        let large = 4_i32 << 20;
+        // SAFETY: four bytes of ours. As much as is allowed.
+        unsafe { libc::setsockopt(to, libc::SOL_SOCKET, libc::SO_SNDBUF, ptr::from_ref(&large).cast(), 4) };
+        let mut every = MaybeUninit::uninit();
+        let mut before = MaybeUninit::uninit();
+        // SAFETY: written by the first call, and read by the second: no signal is for these threads, nor for their
+        // children.
+        unsafe {
+            libc::sigfillset(every.as_mut_ptr());
+            libc::pthread_sigmask(libc::SIG_SETMASK, every.as_ptr(), before.as_mut_ptr());
+        }
+        let seed = Builder::new().stack_size(STACK).spawn(move || Self::seed(to, from));
+        let started =
+            seed.map_err(|_| libc::EAGAIN).and_then(|seed| seed.join().unwrap_or(Err(libc::EAGAIN)));
+        // SAFETY: written above.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), ptr::null_mut()) };
+        drop(Descriptor(from));
+        if started.is_err() {
+            drop(Descriptor(to));
+        }
+        started
+    }
+
+    /// Runs in a thread of its own, which leaves the program's table for a new one that its children share.
+    fn seed(to: i32, from: i32) -> Result<&'static Self, Errno> {
+        let inode = inode(to)?;
+        let close = |first: u32, last: u32, flags: u32| {
+            // SAFETY: what is closed is in a table that nobody else uses, since the first call.
+            check(unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) } as isize)
+        };
+        close(u32::MAX, u32::MAX, libc::CLOSE_RANGE_UNSHARE)?;
+        // SAFETY: a descriptor of ours. Above those that the library itself may write to.
+        let kept = check(unsafe { libc::fcntl(from, libc::F_DUPFD_CLOEXEC, 3) } as isize)? as u32;
+        close(0, kept - 1, 0)?;
+        close(kept + 1, u32::MAX, 0)?;
+        for _ in 0..3 {
+            // SAFETY: has no conditions. Takes the lowest numbers, so that what panics is not told to a file.
+            check(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) } as isize)?;
+        }
+        let polls = Polls::new()?;
+        let workers = Mutex::new(Workers { all: 1, idle: 0 });
+        let pool: &'static Self = Box::leak(Box::new(Self { to, inode, from: kept as i32, workers, polls }));
+        Builder::new().stack_size(STACK).spawn(|| pool.polls.run()).map_err(|_| libc::EAGAIN)?;
+        Builder::new().stack_size(STACK).spawn(|| pool.work()).map_err(|_| libc::EAGAIN)?;
+        Ok(pool)
+    }
+
+    /// Whether messages still reach it.
+    pub(super) fn is_open(&self) -> bool {
+        inode(self.to) == Ok(self.inode)
+    }
+
+    pub(super) fn polls(&self) -> &Polls {
+        &self.polls
+    }
+
+    /// Hands `work` over, to be done with `fd`, and then `eventfd` signalled.
+    ///
+    /// # Errors
+    ///
+    /// With the work: `EBADF` for a descriptor that is not open; `EAGAIN` if the queue is full.
+    pub(super) fn send(
+        &self,
+        work: Box<Work>,
+        fd: i32,
+        eventfd: Option<i32>,
+    ) -> Result<(), (Box<Work>, Errno)> {
+        let fds = [fd, eventfd.unwrap_or(-1)];
+        let n = 1 + usize::from(eventfd.is_some());
+        self.send_fds(work, &fds[..n], libc::MSG_DONTWAIT)
+    }
+
+    /// Has the poller look at what was cancelled.
+    pub(super) fn look(&self, slot: &'static Slot) {
+        let parts = Parts::Many(Vec::new());
+        let look =
+            Work { slot, event: Event::default(), op: Op::Look, parts, offset: 0, flags: 0, priority: 0 };
+        // Waits if the queue is full. If nobody is there, nobody polls.
+        let _ = self.send_fds(Box::new(look), &[], 0);
+    }
+
+    fn send_fds(&self, work: Box<Work>, fds: &[i32], flags: i32) -> Result<(), (Box<Work>, Errno)> {
+        let address = Box::into_raw(work);
+        let mut part =
+            libc::iovec { iov_base: ptr::from_ref(&address).cast_mut().cast(), iov_len: size_of::<usize>() };
+        let mut control = [0_u64; 4];
+        // SAFETY: zeroes are a message without anything.
+        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+        message.msg_iov = &mut part;
+        message.msg_iovlen = 1;
+        if !fds.is_empty() {
+            let bytes = size_of_val(fds) as u32;
+            message.msg_control = control.as_mut_ptr().cast();
+            // SAFETY: arithmetic; then a header and two descriptors, for which `control` has room.
+            unsafe {
+                message.msg_controllen = libc::CMSG_SPACE(bytes) as _;
+                let header = libc::CMSG_FIRSTHDR(&message);
+                (*header).cmsg_level = libc::SOL_SOCKET;
+                (*header).cmsg_type = libc::SCM_RIGHTS;
+                (*header).cmsg_len = libc::CMSG_LEN(bytes) as _;
+                ptr::copy_nonoverlapping(fds.as_ptr(), libc::CMSG_DATA(header).cast(), fds.len());
+            }
+        }
+        loop {
+            // SAFETY: a message as just made. Who receives the address owns the work.
+            match check(unsafe { libc::sendmsg(self.to, &message, flags | libc::MSG_NOSIGNAL) }) {
+                Ok(_) => return Ok(()),
+                Err(libc::EINTR) => {}
+                Err(error) => {
+                    let error = if error == libc::EBADF { error } else { libc::EAGAIN };
+                    // SAFETY: from `into_raw`, and not sent.
+                    return Err((unsafe { Box::from_raw(address) }, error));
+                }
+            }
+        }
+    }
+
+    /// A worker's life.
+    fn work(&'static self) {
+        let mut priority = 0;
+        loop {
+            {
+                let mut workers = self.workers.lock();
+                if workers.idle >= IDLE {
+                    workers.all -= 1;
+                    return;
+                }
+                workers.idle += 1;
+            }
+            let received = self.receive();
+            let another = {
+                let mut workers = self.workers.lock();
+                workers.idle -= 1;
+                let another = workers.idle == 0 && workers.all < MOST;
+                workers.all += usize::from(another);
+                another
+            };
+            let Some((work, fds)) = received else { return };
+            if another && Builder::new().stack_size(STACK).spawn(|| self.work()).is_err() {
+                self.workers.lock().all -= 1;
+            }
+            self.carry_out(*work, fds, &mut priority);
+        }
+    }
+
+    fn carry_out(&self, work: Work, fds: [Option<Descriptor>; 2], priority: &mut i16) {
+        let [fd, eventfd] = fds;
+        let Some(fd) = fd else { return self.polls.look() };
+        if matches!(work.op, Op::Poll(_)) {
+            return self.polls.add(work, fd, eventfd);
+        }
+        if work.priority != *priority {
+            // IOPRIO_WHO_PROCESS, this thread. What is not allowed was refused when the request came.
+            // SAFETY: has no conditions.
+            unsafe { libc::syscall(libc::SYS_ioprio_set, 1, 0, i32::from(work.priority)) };
+            *priority = work.priority;
+        }
+        let result = work.run(fd.0);
+        drop(fd);
+        work.finish(result, eventfd);
+    }
+
+    /// The next message. `None` if there will be none any more.
+    fn receive(&self) -> Option<(Box<Work>, [Option<Descriptor>; 2])> {
+        let mut address: *mut Work = ptr::null_mut();
+        let mut part = libc::iovec { iov_base: (&raw mut address).cast(), iov_len: size_of::<usize>() };
+        let mut control = [0_u64; 4];
+        // SAFETY: zeroes are a message without anything.
+        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+        message.msg_iov = &mut part;
+        message.msg_iovlen = 1;
+        loop {
+            message.msg_control = control.as_mut_ptr().cast();
+            message.msg_controllen = size_of_val(&control) as _;
+            // SAFETY: all of it ours.
+            match check(unsafe { libc::recvmsg(self.from, &mut message, libc::MSG_CMSG_CLOEXEC) }) {
+                Ok(n) if n == size_of::<usize>() => break,
+                Err(libc::EINTR) => {}
+                _ => return None,
+            }
+        }
+        let mut fds = [None, None];
+        // SAFETY: as received; as many descriptors as its length says.
+        unsafe {
+            let header = libc::CMSG_FIRSTHDR(&message);
+            if !header.is_null() && (*header).cmsg_type == libc::SCM_RIGHTS {
+                let n = ((*header).cmsg_len as usize - libc::CMSG_LEN(0) as usize) / 4;
+                for (i, fd) in fds.iter_mut().enumerate().take(n) {
+                    let number = libc::CMSG_DATA(header).cast::<i32>().add(i).read_unaligned();
+                    *fd = Some(Descriptor(number));
+                }
+            }
+        }
+        // SAFETY: sent by `send_fds`, once.
+        Some((unsafe { Box::from_raw(address) }, fds))
+    }
+}
+
+fn inode(fd: i32) -> Result<u64, Errno> {
+    let mut stat = MaybeUninit::uninit();
+    // SAFETY: room for one.
+    match unsafe { libc::fstat(fd, stat.as_mut_ptr()) } {
+        // SAFETY: written.
+        0 => Ok(unsafe { stat.assume_init() }.st_ino),
+        _ => Err(errno()),
+    }
+}

@@ -1,0 +1,375 @@
+//! The same calls, made up by chance, to the kernel and to the crate: they answer alike.
+
+use super::api::{Api, Kernel, Ours, reap};
+use ioctx::capi::{FLAG_IOPRIO, FLAG_RESFD, Handle, Iocb, command};
+use ioctx::ring::Event;
+use std::ffi::{c_int, c_long};
+use std::fs::{File, OpenOptions};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+use std::ptr;
+
+/// How many calls: as many as `IOCTX_LIBAIO_CALLS` says.
+const CALLS: u32 = 3_000;
+const SIZE: usize = 64 << 10;
+const BUFFER: usize = 8192;
+const BUFFERS: usize = 4;
+
+struct Rng(u64);
+
+impl Rng {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+    fn below(&mut self, n: u64) -> u64 {
+        (self.next() >> 16) % n
+    }
+    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len() as u64) as usize]
+    }
+    fn one_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
+    }
+}
+
+/// A call, in terms that both sides understand.
+#[derive(Clone, Debug)]
+enum Call {
+    Setup { n: c_int, place: usize, into: Pointer, occupied: bool },
+    Destroy { context: Which },
+    Submit { context: Which, n: c_long, list: Pointer, requests: Vec<Wanted> },
+    Cancel { context: Which, request: Pointer },
+    GetEvents { context: Which, min: c_long, max: c_long, out: Pointer, timeout: Pointer },
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Which {
+    Place(usize),
+    Null,
+    Garbage(usize),
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Pointer {
+    Good,
+    Null,
+    Bad,
+    Unmapped,
+}
+
+/// A request: which descriptor, which buffer, and everything else as it is.
+#[derive(Clone, Debug)]
+struct Wanted {
+    request: Iocb,
+    bad: Option<Pointer>,
+    fd: usize,
+    buffer: Pointer,
+    start: usize,
+    vector: Option<Vec<(Pointer, usize, usize)>>,
+    resfd: usize,
+}
+
+/// One side's files, buffers and contexts.
+struct Side {
+    contexts: [Handle; 4],
+    fds: Vec<i32>,
+    _files: Vec<File>,
+    content: File,
+    memory: Vec<u8>,
+    start: usize,
+    requests: [Iocb; BUFFERS],
+    vectors: [Vec<libc::iovec>; BUFFERS],
+    unmapped: usize,
+}
+
+impl Side {
+    fn new(path: &Path) -> Self {
+        let bytes: Vec<_> = (0..SIZE).map(|i| (i / 7) as u8).collect();
+        std::fs::write(path, bytes).unwrap();
+        let open = |read: bool, write: bool, flags: i32| {
+            OpenOptions::new().read(read).write(write).custom_flags(flags).open(path)
+        };
+        let both = open(true, true, 0).unwrap();
+        // SAFETY: a new descriptor.
+        let eventfd = unsafe { OwnedFd::from_raw_fd(libc::eventfd(0, libc::EFD_NONBLOCK)) };
+        let files = vec![
+            both.try_clone().unwrap(),
+            open(true, false, 0).unwrap(),
+            open(false, true, 0).unwrap(),
+            open(true, true, libc::O_DIRECT).unwrap_or_else(|_| both.try_clone().unwrap()),
+            open(true, false, libc::O_DIRECT).unwrap_or_else(|_| open(true, false, 0).unwrap()),
+            open(true, false, libc::O_PATH).unwrap(),
+            File::open(path.parent().unwrap()).unwrap(),
+            File::open("/dev/zero").unwrap(),
+            OpenOptions::new().write(true).open("/dev/null").unwrap(),
+            eventfd.into(),
+        ];
+        let mut fds: Vec<_> = files.iter().map(|file| file.as_raw_fd()).collect();
+        fds.extend([-1, 1 << 20]);
+        let memory = vec![0; BUFFER * (BUFFERS + 1)];
+        let start = memory.as_ptr().addr().next_multiple_of(4096) - memory.as_ptr().addr();
+        // SAFETY: a page anywhere, given back at once.
+        let unmapped = unsafe {
+            let page = libc::mmap(
+                ptr::null_mut(),
+                4096,
+                libc::PROT_NONE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+                -1,
+                0,
+            );
+            assert_ne!(page, libc::MAP_FAILED);
+            page.addr()
+        };
+        Self {
+            contexts: [ptr::null_mut(); 4],
+            fds,
+            _files: files,
+            content: both,
+            memory,
+            start,
+            requests: [Iocb::default(); BUFFERS],
+            vectors: [const { Vec::new() }; BUFFERS],
+            unmapped,
+        }
+    }
+
+    fn pointer(&self, pointer: Pointer, good: usize) -> usize {
+        match pointer {
+            Pointer::Good => good,
+            Pointer::Null => 0,
+            Pointer::Bad => usize::MAX & !7,
+            Pointer::Unmapped => self.unmapped,
+        }
+    }
+
+    fn context(&self, which: Which) -> Handle {
+        match which {
+            Which::Place(place) => self.contexts[place],
+            Which::Null => ptr::null_mut(),
+            Which::Garbage(number) => ptr::without_provenance_mut(number),
+        }
+    }
+
+    /// Makes the call, and says all that can be seen of it.
+    fn make<A: Api>(&mut self, call: &Call) -> (c_long, Vec<(u64, i64, i64)>, Vec<u8>) {
+        let mut events = Vec::new();
+        let answer = match call {
+            Call::Setup { n, place, into, occupied } => {
+                let mut handle: Handle =
+                    if *occupied { ptr::without_provenance_mut(8) } else { ptr::null_mut() };
+                let out = self.pointer(*into, (&raw mut handle).expose_provenance());
+                let done = A::setup(*n, ptr::with_exposed_provenance_mut(out));
+                if done == 0 {
+                    let before = std::mem::replace(&mut self.contexts[*place], handle);
+                    assert!(before.is_null() || A::destroy(before) == 0);
+                }
+                done
+            }
+            Call::Destroy { context } => {
+                let done = A::destroy(self.context(*context));
+                // An old handle may be somebody else's by now.
+                if let Which::Place(place) = context {
+                    self.contexts[*place] = ptr::null_mut();
+                }
+                done
+            }
+            Call::Submit { context, n, list, requests } => {
+                let mut addresses = Vec::new();
+                for (i, wanted) in requests.iter().enumerate() {
+                    self.fill(i, wanted);
+                    let good = (&raw mut self.requests[i]).expose_provenance();
+                    addresses.push(wanted.bad.map_or(good, |bad| self.pointer(bad, good)));
+                }
+                let list = self.pointer(*list, addresses.as_ptr().expose_provenance());
+                let context = self.context(*context);
+                let done = A::submit(context, *n, ptr::with_exposed_provenance(list));
+                if done > 0 {
+                    events = reap::<A>(context, done as usize).unwrap();
+                    assert_eq!(events.len(), done as usize, "{} loses events", A::NAME);
+                }
+                done
+            }
+            Call::Cancel { context, request } => {
+                let mut event = Event::default();
+                let good = (&raw mut self.requests[0]).expose_provenance();
+                let request = self.pointer(*request, good);
+                A::cancel(self.context(*context), ptr::with_exposed_provenance_mut(request), &mut event)
+            }
+            Call::GetEvents { context, min, max, out, timeout } => {
+                let mut room = [Event::default(); 4];
+                let zero = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+                let out = self.pointer(*out, room.as_mut_ptr().expose_provenance());
+                let timeout = match timeout {
+                    // That would wait.
+                    Pointer::Null => ptr::from_ref(&zero).expose_provenance(),
+                    other => self.pointer(*other, ptr::from_ref(&zero).expose_provenance()),
+                };
+                let out = ptr::with_exposed_provenance_mut(out);
+                A::get_events(self.context(*context), *min, *max, out, ptr::with_exposed_provenance(timeout))
+            }
+        };
+        // How much of a transfer was done when it failed is nobody's business.
+        if events.iter().any(|event| event.res < 0) {
+            self.memory.fill(0);
+        }
+        let mut seen: Vec<_> = events.iter().map(|event| (event.data, event.res, event.res2)).collect();
+        seen.sort_unstable();
+        (answer, seen, self.memory[self.start..][..BUFFER * BUFFERS].to_vec())
+    }
+
+    fn fill(&mut self, i: usize, wanted: &Wanted) {
+        let buffer = self.memory.as_mut_ptr().expose_provenance() + self.start + i * BUFFER;
+        let mut request = wanted.request;
+        request.data = i as u64;
+        request.fildes = self.fds[wanted.fd];
+        request.resfd = self.fds[wanted.resfd];
+        if let Some(parts) = &wanted.vector {
+            self.vectors[i] = parts
+                .iter()
+                .map(|(pointer, start, len)| libc::iovec {
+                    iov_base: ptr::with_exposed_provenance_mut(self.pointer(*pointer, buffer + start)),
+                    iov_len: *len,
+                })
+                .collect();
+            request.buf = self.pointer(wanted.buffer, self.vectors[i].as_ptr().expose_provenance()) as u64;
+        } else if matches!(request.opcode, command::PREAD | command::PWRITE) {
+            request.buf = self.pointer(wanted.buffer, buffer + wanted.start) as u64;
+        }
+        self.requests[i] = request;
+    }
+}
+
+fn pointer(rng: &mut Rng) -> Pointer {
+    if rng.one_in(12) { rng.pick(&[Pointer::Null, Pointer::Bad, Pointer::Unmapped]) } else { Pointer::Good }
+}
+
+fn wanted(rng: &mut Rng, writes: bool) -> Wanted {
+    use command::*;
+    let opcode =
+        if writes { rng.pick(&[PWRITE, PWRITEV, FSYNC, FDSYNC]) } else { rng.pick(&[PREAD, PREADV, POLL]) };
+    let opcode = if rng.one_in(30) { rng.pick(&[4, 9, 77, u16::MAX]) } else { opcode };
+    // Mostly those on which something can be done.
+    let fd = if rng.one_in(3) { rng.below(12) } else { rng.pick(&[0, 0, 1, 3, 7]) } as usize;
+    let mut request = Iocb { opcode, ..Iocb::default() };
+    let start = rng.pick(&[0, 0, 0, 512, 3]);
+    let mut vector: Option<Vec<(Pointer, usize, usize)>> = None;
+    match opcode {
+        PREAD | PWRITE => {
+            request.nbytes = rng.pick(&[0, 1, 512, 512, 4096, 4096, 5000, i64::MAX as u64 + 1, u64::MAX]);
+            request.offset =
+                rng.pick(&[0, 0, 512, 4096, 4096, 7, SIZE as i64 - 100, SIZE as i64, -1, i64::MIN]);
+        }
+        PREADV | PWRITEV => {
+            let n = rng.pick(&[0, 1, 2, 3, 3]);
+            let len = |rng: &mut Rng| rng.pick(&[0, 1, 512, 512, 1024, 2048, usize::MAX]);
+            vector = Some((0..n).map(|i| (pointer(rng), i * 2048, len(rng))).collect());
+            request.nbytes = if rng.one_in(20) { rng.pick(&[1025, 1 << 40, u64::MAX]) } else { n as u64 };
+            request.offset = rng.pick(&[0, 512, 4096, 100, SIZE as i64, -5]);
+        }
+        // What files are at any time.
+        POLL => {
+            request.buf = rng.pick(&[4, 5, 5, 5, 1 << 16, u64::MAX]);
+            (request.nbytes, request.offset) = if rng.one_in(10) { (1, 0) } else { (0, 0) };
+        }
+        _ => {
+            request.nbytes = u64::from(rng.one_in(10));
+            request.offset = i64::from(rng.one_in(10));
+        }
+    }
+    request.rw_flags = if rng.one_in(10) { rng.pick(&[1, 1, 4, 8, 8, 0x100, 0x4000_0000, -1]) } else { 0 };
+    request.reserved2 = u64::from(rng.one_in(40));
+    request.flags = if rng.one_in(8) { rng.pick(&[FLAG_RESFD, FLAG_IOPRIO, 3, 4]) } else { 0 };
+    request.reqprio = rng.pick(&[0, 2 << 13 | 4, 3 << 13, 4 << 13, -1, 5]);
+    // File systems are not shown what is nothing.
+    if vector.as_ref().map_or(request.nbytes == 0, |parts| parts.iter().all(|part| part.2 == 0)) {
+        request.rw_flags = 0;
+    }
+    let resfd = if rng.one_in(2) { 9 } else { rng.below(12) as usize };
+    let mut buffer = pointer(rng);
+    if matches!(fd, 3 | 4) {
+        // Which of two mistakes is found first depends on how the file lies on the disk.
+        buffer = Pointer::Good;
+        vector.iter_mut().flatten().for_each(|part| part.0 = Pointer::Good);
+    }
+    let bad = rng.one_in(30).then(|| rng.pick(&[Pointer::Null, Pointer::Bad, Pointer::Unmapped]));
+    Wanted { request, bad, fd, buffer, start, vector, resfd }
+}
+
+fn which(rng: &mut Rng) -> Which {
+    match rng.below(16) {
+        0 => Which::Null,
+        1 => Which::Garbage(rng.pick(&[1, 8, 4096, usize::MAX, usize::MAX & !4095, 1 << 47, 123 << 12])),
+        place => Which::Place(place as usize % 4),
+    }
+}
+
+fn call(rng: &mut Rng) -> Call {
+    let context = which(rng);
+    match rng.below(20) {
+        0..2 => Call::Setup {
+            n: rng.pick(&[0, -1, 1, 8, 8, 64, 200, c_int::MAX]),
+            place: rng.below(4) as usize,
+            into: pointer(rng),
+            occupied: rng.one_in(10),
+        },
+        2 if rng.one_in(2) => Call::Destroy { context },
+        3 => Call::Cancel { context, request: pointer(rng) },
+        4..7 => Call::GetEvents {
+            context,
+            min: rng.pick(&[0, 0, 1, -1, 4, 5, c_long::MIN]),
+            max: rng.pick(&[0, 1, 4, 4, -1, c_long::MAX]),
+            out: pointer(rng),
+            timeout: pointer(rng),
+        },
+        _ => {
+            // One at a time, or the order of what they do to the file would be each side's own.
+            let writes = rng.one_in(3);
+            let n = if writes { 1 } else { 1 + rng.below(BUFFERS as u64) as usize };
+            let requests: Vec<_> = (0..n).map(|_| wanted(rng, writes)).collect();
+            let n = if rng.one_in(25) { rng.pick(&[0, -1, c_long::MIN]) } else { n as c_long };
+            Call::Submit { context, n, list: pointer(rng), requests }
+        }
+    }
+}
+
+#[test]
+fn the_kernel_and_we_answer_alike() {
+    let calls = std::env::var("IOCTX_LIBAIO_CALLS").map_or(CALLS, |calls| calls.parse().unwrap());
+    let seed: u64 =
+        std::env::var("IOCTX_SEED").map_or_else(|_| std::process::id().into(), |seed| seed.parse().unwrap());
+    println!("IOCTX_SEED={seed} IOCTX_LIBAIO_CALLS={calls}");
+    let mut probe = ptr::null_mut();
+    if Kernel::setup(1, &mut probe) != 0 {
+        println!("SKIPPED: the kernel gives no contexts");
+        return;
+    }
+    Kernel::destroy(probe);
+    // Where files are files, and can be opened with O_DIRECT.
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let mut rng = Rng(seed | 1 << 40);
+    let mut kernel = Side::new(&directory.path().join("kernel"));
+    let mut ours = Side::new(&directory.path().join("ours"));
+    for number in 0..calls {
+        let call = call(&mut rng);
+        let (want, got) = (kernel.make::<Kernel>(&call), ours.make::<Ours>(&call));
+        assert!(
+            (got.0, &got.1) == (want.0, &want.1),
+            "call {number}: we {:?}, the kernel {:?}: {call:?}",
+            (got.0, &got.1),
+            (want.0, &want.1)
+        );
+        assert!(got.2 == want.2, "call {number}: other bytes in the buffers: {call:#?}");
+    }
+    let [mut a, mut b] = [vec![0; 2 * SIZE], vec![0; 2 * SIZE]];
+    assert_eq!(kernel.content.read_at(&mut a, 0).unwrap(), ours.content.read_at(&mut b, 0).unwrap());
+    assert!(a == b, "other bytes in the files");
+    for place in 0..4 {
+        Kernel::destroy(kernel.contexts[place]);
+        Ours::destroy(ours.contexts[place]);
+    }
+}

@@ -1,0 +1,6 @@
+//! libaio's C interface: what the kernel's answers are, ours are, too.
+#![cfg(all(target_os = "linux", target_pointer_width = "64", not(feature = "loom")))]
+
+mod api;
+mod differential;
+mod life;
