@@ -3,8 +3,7 @@
 pub mod aio;
 pub mod backend;
 pub mod barrier;
-// Not with the feature `loom`: what is in it is for processes, which models have none of.
-#[cfg(all(feature = "libaio", target_os = "linux", target_pointer_width = "64", not(feature = "loom")))]
+#[cfg(all(feature = "libaio", target_os = "linux", target_pointer_width = "64"))]
 pub mod capi;
 pub mod cpu;
 pub mod credits;

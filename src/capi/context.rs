@@ -8,9 +8,8 @@ use crate::ring::{AioRing, Event};
 use crate::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use crate::sync::time::{Duration, Instant, expired};
 use crate::sync::{Condvar, Mutex, hint, thread};
-use crate::wait::{Bell, EventCount, Outcome};
+use crate::wait::{EventCount, Outcome};
 use std::collections::VecDeque;
-use std::os::fd::AsRawFd;
 use std::ptr::NonNull;
 
 /// For those who wait without a timeout: a deadline all the same, since the system goes on with a sleep that has none
@@ -216,7 +215,8 @@ impl Slot {
         done.published += n as u64;
         done.held.extend(&events[n..]);
         drop(done);
-        self.wait.notify(|| self.ring.len());
+        // The ring's tail and the lock were given back by read-modify-writes.
+        self.wait.notify_after_rmw(|| self.ring.len());
     }
 
     /// Copies up to `max` events to `out`.
@@ -305,27 +305,20 @@ impl Slot {
             let key = self.wait.prepare_wait(wanted);
             return (!there()).then(|| key.wait(Some(at)));
         };
-        // The mask has to change and the sleep to begin in one: a signal in between would be slept over.
-        let Ok(mut bell) = Bell::new(&self.wait) else { return Some(Outcome::Interrupted) };
-        bell.arm(wanted);
-        if there() {
-            return None;
-        }
-        let outcome = sleep_masked(bell.as_raw_fd(), at, mask);
-        bell.clear();
-        Some(outcome)
+        // The mask has to change and the sleep to begin in one, or a signal in between would be slept over. That is a system
+        // call on descriptors, of which the pool's threads have none of ours to wake us by: so it is short, and looks.
+        (!there()).then(|| sleep_masked(at, mask))
     }
 }
 
-/// `ppoll` on `fd`.
-fn sleep_masked(fd: i32, at: Instant, mask: &libc::sigset_t) -> Outcome {
-    let left = at.saturating_duration_since(Instant::now());
-    let left = libc::timespec { tv_sec: left.as_secs() as _, tv_nsec: left.subsec_nanos().into() };
-    let mut fds = [libc::pollfd { fd, events: libc::POLLIN, revents: 0 }];
-    // SAFETY: all of it ours.
-    match unsafe { libc::ppoll(fds.as_mut_ptr(), 1, &left, mask) } {
-        0 => Outcome::TimedOut,
-        1.. => Outcome::Woken,
+/// Sleeps for a moment with that mask. Ends by a signal, or as if it were woken.
+fn sleep_masked(at: Instant, mask: &libc::sigset_t) -> Outcome {
+    const MOMENT: Duration = Duration::from_micros(500);
+    let left = at.saturating_duration_since(Instant::now()).min(MOMENT);
+    let left = libc::timespec { tv_sec: 0, tv_nsec: left.subsec_nanos().into() };
+    // SAFETY: no descriptors; the rest ours.
+    match unsafe { libc::ppoll(std::ptr::null_mut(), 0, &left, mask) } {
+        0.. => Outcome::Woken,
         _ => Outcome::Interrupted,
     }
 }

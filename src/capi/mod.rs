@@ -52,6 +52,8 @@
 //!
 //! # What it does not do
 //!
+//! [`ioctx_io_pgetevents`] with a mask looks for events twice per millisecond, and is not woken by them.
+//!
 //! It does not notice that memory has been unmapped which the same thread has used in earlier calls: then a
 //! bad address is fatal, as anywhere. Children made by `clone` without `fork` may not use it. Programs that call the
 //! kernel themselves, without libaio, are not reached.

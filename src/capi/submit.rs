@@ -38,6 +38,12 @@ impl Due<'_> {
         self.n += 1;
     }
 
+    /// Whether eventfds are to be signalled.
+    #[inline]
+    fn signals(&self) -> bool {
+        self.eventfds[..self.n].iter().any(|fd| *fd >= 0)
+    }
+
     #[inline]
     fn publish(&mut self) {
         let n = mem::take(&mut self.n);
@@ -99,6 +105,10 @@ pub(super) fn submit(
             let eventfd = eventfd(&request)?;
             if request.key != 0 {
                 memory::write_word(address.wrapping_byte_add(mem::offset_of!(Iocb, key)).cast(), 0)?;
+            }
+            if due.signals() && kind::of(request.fildes) == Ok(Kind::Special) {
+                // It may be the one that is to be signalled.
+                due.publish();
             }
             let event = Event { data: request.data, obj: address.addr() as u64, res: 0, res2: 0 };
             let step = Request { world, slot, request, event, eventfd }.start()?;

@@ -5,8 +5,8 @@ use super::context::{Entered, Slot};
 use super::memory;
 use super::pool::Pool;
 use super::region::{PAGE, Region};
-use crate::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use crate::sync::{Mutex, OnceLock};
+use crate::sync::atomic::Ordering::Relaxed;
+use crate::sync::{Mutex, OnceLock, process};
 use std::ptr;
 
 /// The most regions: 2²² contexts of one page.
@@ -16,6 +16,9 @@ const PLACE_BITS: u32 = 16;
 
 /// The contexts of one process, and what carries their requests out. A child begins with none.
 pub(super) struct World {
+    /// How many forks lead to this process, and what the next child has. Parents' worlds come before ours, as copies.
+    forks: u32,
+    child: OnceLock<Box<World>>,
     regions: [OnceLock<Region>; REGIONS],
     spare: Mutex<Spare>,
     pool: Mutex<Option<&'static Pool>>,
@@ -33,10 +36,12 @@ struct Spare {
 }
 
 impl World {
-    const fn new() -> Self {
+    fn new(forks: u32) -> Self {
         Self {
+            forks,
+            child: OnceLock::new(),
             regions: [const { OnceLock::new() }; REGIONS],
-            spare: Mutex::new(Spare { used: Vec::new(), regions: 0, begun: Vec::new() }),
+            spare: Mutex::default(),
             pool: Mutex::new(None),
         }
     }
@@ -44,13 +49,16 @@ impl World {
     /// This process's.
     #[inline]
     pub(super) fn get() -> &'static Self {
-        static FIRST: World = World::new();
-        // Relaxed: changed only in a child, before it has a second thread.
-        match CHILDS.load(Relaxed) {
-            0 => &FIRST,
-            // SAFETY: leaked by `in_child`.
-            address => unsafe { &*ptr::with_exposed_provenance(address) },
+        static FIRST: OnceLock<World> = OnceLock::new();
+        let forks = process::forks();
+        let mut world = FIRST.get_or_init(|| {
+            process::count_forks();
+            Self::new(forks)
+        });
+        while world.forks != forks {
+            world = world.child.get_or_init(|| Box::new(Self::new(forks)));
         }
+        world
     }
 
     /// What carries out what may block. `None` if the system does not let us have it.
@@ -141,7 +149,6 @@ impl World {
                 if spare.regions == REGIONS {
                     return Err(libc::ENOMEM);
                 }
-                watch_forks();
                 let region = Region::new(size)?;
                 let index = spare.regions;
                 self.regions[index].get_or_init(|| region);
@@ -185,28 +192,4 @@ impl World {
         }
         Ok(())
     }
-}
-
-/// The address of a child's world; 0 in a process that is no child, or whose parents had none.
-static CHILDS: AtomicUsize = AtomicUsize::new(0);
-
-/// Gives children worlds of their own.
-fn watch_forks() {
-    static WATCHED: OnceLock<()> = OnceLock::new();
-    extern "C" fn in_child() {
-        let world: &'static World = Box::leak(Box::new(World::new()));
-        // Relaxed: there is no other thread yet.
-        CHILDS.store(ptr::from_ref(world).expose_provenance(), Relaxed);
-    }
-    unsafe extern "C" {
-        fn pthread_atfork(
-            before: Option<extern "C" fn()>,
-            parent: Option<extern "C" fn()>,
-            child: Option<extern "C" fn()>,
-        ) -> libc::c_int;
-    }
-    // SAFETY: the function stays, since this library is not unloaded.
-    WATCHED.get_or_init(|| unsafe {
-        pthread_atfork(None, None, Some(in_child));
-    });
 }

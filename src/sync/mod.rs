@@ -45,6 +45,8 @@ mod imp;
 
 pub(crate) mod page;
 mod parker;
+#[cfg(all(feature = "libaio", target_os = "linux"))]
+pub(crate) mod process;
 pub(crate) mod rseq;
 mod tally;
 mod wake;

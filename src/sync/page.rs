@@ -181,6 +181,16 @@ mod modelled {
             Self(Box::new(Memory { words: words.map(AtomicU32::new), slots }))
         }
 
+        /// Stands for pages of somebody else's, which no model has.
+        ///
+        /// # Safety
+        ///
+        /// None: `base` is not looked at.
+        #[cfg(feature = "libaio")]
+        pub(crate) unsafe fn at(_base: std::ptr::NonNull<u8>, slots: usize) -> Self {
+            Self::new([0; WORDS], slots)
+        }
+
         /// The address of what stands for the page: good for [`words_at`] and [`slots_at`], nothing else.
         pub(crate) fn as_ptr(&self) -> *mut u8 {
             std::ptr::from_ref::<Memory>(&self.0).cast_mut().cast()

@@ -281,12 +281,14 @@ fn wanted(rng: &mut Rng, writes: bool) -> Wanted {
             request.offset = i64::from(rng.one_in(10));
         }
     }
-    request.rw_flags = if rng.one_in(10) { rng.pick(&[1, 1, 4, 8, 8, 0x100, 0x4000_0000, -1]) } else { 0 };
+    request.rw_flags =
+        if rng.one_in(10) { rng.pick(&[1, 1, 1, 4, 8, 8, 8, 0x100, 0x4000_0000, -1]) } else { 0 };
     request.reserved2 = u64::from(rng.one_in(40));
     request.flags = if rng.one_in(8) { rng.pick(&[FLAG_RESFD, FLAG_IOPRIO, 3, 4]) } else { 0 };
     request.reqprio = rng.pick(&[0, 2 << 13 | 4, 3 << 13, 4 << 13, -1, 5]);
     // File systems are not shown what is nothing.
-    if vector.as_ref().map_or(request.nbytes == 0, |parts| parts.iter().all(|part| part.2 == 0)) {
+    let empty = |parts: &Vec<(_, _, usize)>| parts.iter().all(|part| part.2 == 0);
+    if request.nbytes as u32 == 0 || vector.as_ref().is_some_and(empty) {
         request.rw_flags = 0;
     }
     let resfd = if rng.one_in(2) { 9 } else { rng.below(12) as usize };
