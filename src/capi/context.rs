@@ -305,8 +305,8 @@ impl Slot {
             let key = self.wait.prepare_wait(wanted);
             return (!there()).then(|| key.wait(Some(at)));
         };
-        // The mask has to change and the sleep to begin in one, or a signal in between would be slept over. That is a system
-        // call on descriptors, of which the pool's threads have none of ours to wake us by: so it is short, and looks.
+        // The mask has to change and the sleep to begin in one, or a signal in between would be slept over. That is a
+        // system call on descriptors, of which the pool's threads have none of ours to wake us by: so it is short.
         (!there()).then(|| sleep_masked(at, mask))
     }
 }

@@ -10,7 +10,7 @@
 //!
 //! # What a context is
 //!
-//! [`io_setup`] gives out the address of a ring in the kernel's layout, an [`AioRing`](crate::ring::AioRing), which
+//! [`ioctx_io_setup`] gives out the address of a ring in the kernel's layout, an [`AioRing`](crate::ring::AioRing), which
 //! programs may read in place and whose head they may move, as with the kernel's. Its credits are
 //! [`Credits`](crate::credits::Credits), its sleepers those of an [`EventCount`](crate::wait::EventCount), and who is
 //! inside, or in flight, is counted by a [`PerCpuRef`](crate::refcount::PerCpuRef). The generic
@@ -40,15 +40,17 @@
 //! Every function returns a negated error number, as libaio's do, and leaves `errno` alone. The numbers are the
 //! kernel's, in the kernel's order. What differs:
 //!
-//! * no limit like `fs.aio-max-nr`: `EAGAIN` from [`io_setup`] does not happen;
+//! * no limit like `fs.aio-max-nr`: `EAGAIN` from [`ioctx_io_setup`] does not happen;
 //! * a context takes as many requests as fit in its pages, which may be other than the kernel's number, never fewer
 //!   than asked for;
 //! * a negative timeout is `EINVAL`, where the kernel sleeps for ever;
 //! * a vector whose lengths sum up to more than there can be is `EINVAL`, where the kernel says `EFAULT`;
+//! * a poll's result has the bits that were asked for, where the kernel's may have others as well;
+//! * where the pool's queue is full, [`ioctx_io_submit`] says `EAGAIN`, where the kernel would wait for the device;
 //! * flags that a file system refuses are not refused where no bytes are to be transferred;
 //! * `IO_CMD_NOOP` completes with 0, where the kernel says `EINVAL`;
 //! * a read that has to wait does so in another thread, where the kernel, but for direct I/O, waits in `io_submit`;
-//! * [`io_cancel`] finds polls only. In the kernel some requests of USB gadgets can be cancelled, too.
+//! * [`ioctx_io_cancel`] finds polls only. In the kernel some requests of USB gadgets can be cancelled, too.
 //!
 //! # What it does not do
 //!
