@@ -10,8 +10,8 @@
 //!
 //! # What a context is
 //!
-//! [`ioctx_io_setup`] gives out the address of a ring in the kernel's layout, an [`AioRing`](crate::ring::AioRing), which
-//! programs may read in place and whose head they may move, as with the kernel's. Its credits are
+//! [`ioctx_io_setup`] gives out the address of a ring in the kernel's layout, an [`AioRing`](crate::ring::AioRing),
+//! which programs may read in place and whose head they may move, as with the kernel's. Its credits are
 //! [`Credits`](crate::credits::Credits), its sleepers those of an [`EventCount`](crate::wait::EventCount), and who is
 //! inside, or in flight, is counted by a [`PerCpuRef`](crate::refcount::PerCpuRef). The generic
 //! [`Context`](crate::aio::Context) is not used: it owns buffers and files, which here are the caller's, and its

@@ -45,7 +45,7 @@ mod imp;
 
 pub(crate) mod page;
 mod parker;
-#[cfg(all(feature = "libaio", target_os = "linux"))]
+#[cfg(all(feature = "libaio", ioctx_linux))]
 pub(crate) mod process;
 pub(crate) mod rseq;
 mod tally;
