@@ -3,7 +3,7 @@
 pub mod aio;
 pub mod backend;
 pub mod barrier;
-#[cfg(all(feature = "libaio", ioctx_linux, target_pointer_width = "64"))]
+#[cfg(ioctx_capi)]
 pub mod capi;
 pub mod cpu;
 pub mod credits;

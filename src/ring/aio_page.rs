@@ -96,7 +96,7 @@ impl AioPage {
     /// # Safety
     ///
     /// As [`Page::at`], for `capacity + 1` slots; 1. also of what is published or read later.
-    #[cfg(feature = "libaio")]
+    #[cfg(ioctx_capi)]
     pub(super) unsafe fn at(base: std::ptr::NonNull<u8>, capacity: u32) -> Self {
         let nr = capacity + 1;
         Self {
@@ -109,7 +109,7 @@ impl AioPage {
     }
 
     /// Writes what is constant in the header, whatever others have made of it.
-    #[cfg(feature = "libaio")]
+    #[cfg(ioctx_capi)]
     pub(super) fn write_header(&self, id: u32) {
         let constant =
             [(0, id), (word::NR, self.indices.nr), (word::MAGIC, MAGIC), (5, 1), (word::INCOMPATIBLE, 0)];

@@ -135,14 +135,14 @@ impl AioRing {
     ///    is dropped. They are zeroes, as far as the indices go.
     /// 2. Whoever else writes them in this process does so by atomic accesses.
     /// 3. `capacity` is at least 1 and at most 2³⁰.
-    #[cfg(feature = "libaio")]
+    #[cfg(ioctx_capi)]
     pub(crate) unsafe fn in_memory(base: std::ptr::NonNull<u8>, capacity: u32) -> Self {
         // SAFETY: 1. and 2. are the caller's.
         Self { layout: unsafe { AioPage::at(base, capacity) } }
     }
 
     /// Writes what is constant in the header, with this `id`, whatever others have made of it.
-    #[cfg(feature = "libaio")]
+    #[cfg(ioctx_capi)]
     pub(crate) fn write_header(&self, id: u32) {
         self.layout.write_header(id);
     }

@@ -45,7 +45,7 @@ mod imp;
 
 pub(crate) mod page;
 mod parker;
-#[cfg(all(feature = "libaio", ioctx_linux))]
+#[cfg(ioctx_capi)]
 pub(crate) mod process;
 pub(crate) mod rseq;
 mod tally;

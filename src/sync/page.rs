@@ -69,7 +69,7 @@ mod real {
         ///    is dropped.
         /// 2. They are initialised.
         /// 3. Whoever else writes them in this process does so by atomic accesses.
-        #[cfg(feature = "libaio")]
+        #[cfg(ioctx_capi)]
         pub(crate) unsafe fn at(base: NonNull<u8>, slots: usize) -> Self {
             Self { base, layout: None, slots }
         }
@@ -186,7 +186,7 @@ mod modelled {
         /// # Safety
         ///
         /// None: `base` is not looked at.
-        #[cfg(feature = "libaio")]
+        #[cfg(ioctx_capi)]
         pub(crate) unsafe fn at(_base: std::ptr::NonNull<u8>, slots: usize) -> Self {
             Self::new([0; WORDS], slots)
         }

@@ -1,5 +1,5 @@
 //! libaio's C interface: what the kernel's answers are, ours are, too.
-#![cfg(all(target_os = "linux", target_pointer_width = "64"))]
+#![cfg(ioctx_capi)]
 
 mod api;
 mod differential;
