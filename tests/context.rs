@@ -7,6 +7,7 @@ use ioctx::aio::{
 use ioctx::backend::{Null, Threads, Zero};
 use std::collections::HashSet;
 use std::io;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -205,6 +206,51 @@ fn a_panicking_backend_loses_nothing() {
         let mut got = user_data(&events);
         got.sort_unstable();
         assert_eq!((got, context.outstanding()), (vec![1, 2, 13, 13], 0));
+    }
+}
+
+#[test]
+fn a_batch_that_a_panic_cuts_short_is_flushed_once() {
+    /// Panics on request when it takes the third request, and when it is flushed.
+    struct Counts {
+        flushed: Arc<AtomicU32>,
+        taken: AtomicU32,
+        in_submit: bool,
+        in_flush: bool,
+    }
+
+    impl Backend for Counts {
+        fn submit(&self, work: Completion) -> Submitted {
+            let third = self.taken.fetch_add(1, Relaxed) == 2;
+            assert!(!(self.in_submit && third), "while submitting");
+            Submitted::Done(work.finish(Ok(0)))
+        }
+
+        fn flush(&self) {
+            self.flushed.fetch_add(1, Relaxed);
+            assert!(!self.in_flush, "while flushing");
+        }
+    }
+
+    for (in_submit, in_flush) in [(false, false), (true, false), (false, true), (true, true)] {
+        let flushed = Arc::new(AtomicU32::new(0));
+        let backend = Counts { flushed: flushed.clone(), taken: AtomicU32::new(0), in_submit, in_flush };
+        let context = Context::new(9, backend).unwrap();
+        let mut batch: Vec<_> = (0..5).map(nop).collect();
+        let mut told = 0;
+        let cut = || {
+            context.submit_batch_with(&mut batch, |_| {
+                told += 1;
+                assert!(told < 4, "while told");
+            })
+        };
+        let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(cut)).unwrap_err();
+        let first = if in_submit { "while submitting" } else { "while told" };
+        assert_eq!(panic.downcast_ref::<&str>(), Some(&first));
+        assert_eq!(flushed.load(Relaxed), 1);
+        let accepted = if in_submit { 3 } else { 4 };
+        assert_eq!((batch.len(), context.outstanding()), (5 - accepted, accepted as u32));
+        assert!(!catch(|| drop(context)), "everything had completed");
     }
 }
 

@@ -4,6 +4,7 @@ use super::shared::Shared;
 use super::{Backend, BatchError, Context, Finished, Reason, Request, RequestId};
 use crate::ring;
 use std::mem::{self, MaybeUninit};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 use std::slice;
 
@@ -49,6 +50,8 @@ impl<B: Backend> Context<B> {
         mut accepted: impl FnMut(RequestId),
     ) -> Result<usize, BatchError> {
         let (mut tags, mut events) = ([MaybeUninit::uninit(); TOGETHER], [MaybeUninit::uninit(); TOGETHER]);
+        // Dropped last.
+        let ends = Ends(&self.backend);
         let mut progress = Progress::new(self.shared, batch, &mut tags, &mut events);
         let mut stopped = None;
         while let Some(request) = progress.next() {
@@ -67,11 +70,23 @@ impl<B: Backend> Context<B> {
         }
         let accepted = progress.accepted;
         drop(progress);
+        mem::forget(ends);
         self.backend.flush();
         match stopped {
             Some(reason) if accepted == 0 => Err(BatchError(reason)),
             _ => Ok(accepted),
         }
+    }
+}
+
+/// A batch that has not come to its end. Dropped, which is by a panic of the backend's or the caller's, it ends: what was
+/// accepted is not held back until somebody else comes by.
+struct Ends<'a, B: Backend>(&'a B);
+
+impl<B: Backend> Drop for Ends<'_, B> {
+    fn drop(&mut self) {
+        // A second panic would abort.
+        let _ = catch_unwind(AssertUnwindSafe(|| self.0.flush()));
     }
 }
 

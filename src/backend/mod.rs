@@ -16,6 +16,8 @@ mod auto;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 #[cfg(ioctx_linux)]
+mod held_back;
+#[cfg(ioctx_linux)]
 mod kernel;
 mod null;
 mod threads;

@@ -1,45 +1,32 @@
 //! Requests that are held back until the end of a batch: [`Queues`].
 
+use crate::backend::held_back::HeldBack;
 use crate::cpu;
 use crate::percpu::PerCpu;
-use crate::sync::{Mutex, MutexGuard, unique};
-use std::cell::Cell;
+use crate::sync::{Mutex, MutexGuard};
 
 /// How many requests are held back in a queue at most, and handed over at a time.
 pub(super) const BATCH: usize = 128;
-
-thread_local! {
-    /// Which queue of which [`Queues`] this thread has put requests into since it last had them handed over.
-    static HELD_BACK: Cell<Option<(u64, usize)>> = const { Cell::new(None) };
-}
 
 /// A queue for each CPU, of the requests' tags. Locked for some instructions. `enter`, wherever it is wanted, is what
 /// hands over.
 #[derive(Debug)]
 pub(super) struct Queues {
-    /// Of this one alone: for `HELD_BACK`.
-    name: u64,
+    held_back: HeldBack,
     queues: PerCpu<Mutex<Vec<u32>>>,
 }
 
 impl Queues {
     pub(super) fn new() -> Self {
-        Self { name: unique(), queues: PerCpu::new(|_| Mutex::default()) }
+        Self { held_back: HeldBack::new(), queues: PerCpu::new(|_| Mutex::default()) }
     }
 
     /// Holds one back until this thread [flushes](Self::flush), or somebody else does it.
     pub(super) fn hold_back(&self, tag: u32, enter: impl Fn(&[u32])) {
         let place = self.push(tag, &enter);
-        let mine = (self.name, place);
-        match HELD_BACK.try_with(|held| held.get()) {
-            Ok(Some(held)) if held == mine => return,
-            // The thread was moved to another CPU.
-            Ok(Some((name, before))) if name == self.name => self.hand_over(before, &enter),
-            Ok(None) => {}
-            // In the middle of a batch for another backend, or at the end of the thread.
-            Ok(Some(_)) | Err(_) => return self.hand_over(place, &enter),
+        if let Some(place) = self.held_back.hold(place) {
+            self.hand_over(place, &enter);
         }
-        let _ = HELD_BACK.try_with(|held| held.set(Some(mine)));
     }
 
     /// Puts one into this CPU's queue or, if somebody has that, into another, so that nobody waits for a thread that
@@ -59,10 +46,7 @@ impl Queues {
 
     /// Hands over what this thread has held back.
     pub(super) fn flush(&self, enter: impl Fn(&[u32])) {
-        if let Ok(Some((name, place))) = HELD_BACK.try_with(|held| held.get())
-            && name == self.name
-        {
-            let _ = HELD_BACK.try_with(|held| held.set(None));
+        if let Some(place) = self.held_back.take() {
             self.hand_over(place, &enter);
         }
     }

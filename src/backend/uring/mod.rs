@@ -9,20 +9,15 @@ pub use error::UringError;
 use super::Threads;
 use super::threads::sys;
 use crate::aio::{Backend, Completion, Finished, RequestId, Submitted};
+use crate::backend::held_back::HeldBack;
 use crate::cpu;
-use crate::sync::{OnceLock, unique};
+use crate::sync::OnceLock;
 use entry::Known;
 use ring::{Flight, NotPushed, Ring};
 use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use rustix::io::Errno;
-use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::{fmt, io};
-
-thread_local! {
-    /// Which ring of which [`Uring`] this thread has put entries into since it last had them taken.
-    static HELD_BACK: Cell<Option<(u64, usize)>> = const { Cell::new(None) };
-}
 
 /// Carries requests out by the kernel's `io_uring`, with a ring for each CPU, made when it is first used there. Linux
 /// 5.12 and later.
@@ -89,8 +84,7 @@ thread_local! {
 ///
 /// Source: `io_uring(7)`, and the request of its users for one ring that threads share without a lock of their own.
 pub struct Uring {
-    /// Of this one alone: for `HELD_BACK`.
-    name: u64,
+    held_back: HeldBack,
     /// One for each CPU; `None` if it could not be made.
     rings: Box<[OnceLock<Option<Ring>>]>,
     /// Has the descriptors of all rings.
@@ -132,7 +126,7 @@ impl Uring {
         let watched = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(io::Error::from)?;
         let rings: Box<[_]> = (0..cpu::possible()).map(|_| OnceLock::new()).collect();
         let uring = Self {
-            name: unique(),
+            held_back: HeldBack::new(),
             rings,
             watched,
             known,
@@ -213,21 +207,6 @@ impl Uring {
         }
     }
 
-    /// Remembers that there is something in this ring to be handed over, by [`flush`](Backend::flush).
-    fn hold_back(&self, place: usize) {
-        let mine = (self.name, place);
-        let before = HELD_BACK.try_with(|held| held.get());
-        match before {
-            Ok(Some(held)) if held == mine => return,
-            // The thread was moved to another CPU.
-            Ok(Some((name, before))) if name == self.name => self.enter(before),
-            Ok(None) => {}
-            // In the middle of a batch for another backend, or at the end of the thread.
-            Ok(Some(_)) | Err(_) => return self.enter(place),
-        }
-        let _ = HELD_BACK.try_with(|held| held.set(Some(mine)));
-    }
-
     fn pool(&self) -> Option<&Threads> {
         self.pool.get_or_init(|| Threads::new(num_cpus::get()).ok()).as_ref()
     }
@@ -256,7 +235,9 @@ impl Backend for Uring {
         }
         match self.place(work) {
             Ok(place) => {
-                self.hold_back(place);
+                if let Some(place) = self.held_back.hold(place) {
+                    self.enter(place);
+                }
                 Submitted::Queued
             }
             Err(NotPlaced::Dying(work)) => Submitted::Done(work.finish(Err(Errno::CANCELED.into()))),
@@ -269,10 +250,7 @@ impl Backend for Uring {
     }
 
     fn flush(&self) {
-        if let Ok(Some((name, place))) = HELD_BACK.try_with(|held| held.get())
-            && name == self.name
-        {
-            let _ = HELD_BACK.try_with(|held| held.set(None));
+        if let Some(place) = self.held_back.take() {
             self.enter(place);
         }
         self.flush_pool();
