@@ -4,7 +4,13 @@ use super::{Completion, Finished, RequestId};
 use std::io;
 
 #[cfg(ioctx_linux)]
+use crate::sync::time::Instant;
+#[cfg(ioctx_linux)]
+use crate::wait::Outcome;
+#[cfg(ioctx_linux)]
 use std::os::fd::BorrowedFd;
+#[cfg(ioctx_linux)]
+use std::task::Waker;
 
 /// What a backend did with a request.
 #[derive(Debug)]
@@ -72,8 +78,8 @@ pub trait Backend: Send + Sync {
     /// The end of a batch: what was submitted so far must not be held back any longer.
     fn flush(&self) {}
 
-    /// Passes what has completed by now to `done`, without sleeping; the context publishes it together. Not called by
-    /// submitters.
+    /// Passes what has completed by now to `done`, without sleeping; the context publishes it together. Submitters call
+    /// it only when they find the context full.
     #[inline(always)]
     fn poll(&self, done: &mut dyn FnMut(Finished)) {
         let _ = done;
@@ -84,6 +90,26 @@ pub trait Backend: Send + Sync {
     #[cfg(ioctx_linux)]
     #[inline(always)]
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    /// Sleeps until `wanted` requests have completed, here or elsewhere, or the deadline has passed, where that can be
+    /// had without a wake-up for each: readers try this before they watch the [`descriptor`](Self::descriptor). `None`,
+    /// without a sleep, if not.
+    ///
+    /// What completes elsewhere the backend does not see. So it divides: it calls `announce`, once, with how many of
+    /// these there may be until the waker is called, from then on, and sleeps only if that returns `true`; and then
+    /// until the waker is called, or so many have completed here that fewer of both are fewer than `wanted`. It may
+    /// wake too early, since the waker may be called at any time, and what has a [future](super::Started) does not wait
+    /// for others.
+    #[cfg(ioctx_linux)]
+    fn park(
+        &self,
+        wanted: u32,
+        deadline: Option<Instant>,
+        announce: &mut dyn FnMut(u32, &Waker) -> bool,
+    ) -> Option<Outcome> {
+        let _ = (wanted, deadline, announce);
         None
     }
 
@@ -117,6 +143,16 @@ impl<B: Backend + ?Sized> Backend for Box<B> {
     #[cfg(ioctx_linux)]
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         (**self).descriptor()
+    }
+
+    #[cfg(ioctx_linux)]
+    fn park(
+        &self,
+        wanted: u32,
+        deadline: Option<Instant>,
+        announce: &mut dyn FnMut(u32, &Waker) -> bool,
+    ) -> Option<Outcome> {
+        (**self).park(wanted, deadline, announce)
     }
 
     fn cancel(&self, id: RequestId) -> bool {

@@ -72,6 +72,9 @@ impl<B: Backend> Context<B> {
         drop(progress);
         mem::forget(ends);
         self.backend.flush();
+        if matches!(stopped, Some(Reason::Full)) {
+            self.relieve();
+        }
         match stopped {
             Some(reason) if accepted == 0 => Err(BatchError(reason)),
             _ => Ok(accepted),

@@ -149,8 +149,18 @@ impl<B: Backend> Context<B> {
                 self.backend.flush();
                 Ok(id)
             }
-            Err(reason) => Err(SubmitError { request: ManuallyDrop::into_inner(request), reason }),
+            Err(reason) => Err(self.not_accepted(request, reason)),
         }
+    }
+
+    /// What a submitter is told.
+    #[cold]
+    pub(super) fn not_accepted(&self, request: ManuallyDrop<Request>, reason: Reason) -> SubmitError {
+        let error = SubmitError { request: ManuallyDrop::into_inner(request), reason };
+        if matches!(error.reason, Reason::Full) {
+            self.relieve();
+        }
+        error
     }
 
     /// Completes a request with `ECANCELED`, now and here, if no one has begun it. Its event comes as any other's, and

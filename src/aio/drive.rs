@@ -60,20 +60,31 @@ impl<B: Backend> Context<B> {
     }
 
     /// Sleeps until `wanted` events are there, or the backend has something to harvest. `None`, without a sleep, if
-    /// what was waited for is `there` once that was announced.
+    /// what was waited for is `there` once that was announced: so many events, or the end.
     #[inline(always)]
     pub(super) fn sleep(
         &self,
         wanted: u32,
         deadline: Option<Instant>,
-        there: impl Fn() -> bool,
+        there: impl Fn(u32) -> bool,
     ) -> Option<Outcome> {
         #[cfg(ioctx_linux)]
         if let Some(descriptor) = self.backend.descriptor() {
-            return watch::sleep(&self.shared().wait, descriptor, wanted, deadline, &there);
+            let sleepers = &self.shared().wait;
+            return watch::park(sleepers, &self.backend, wanted, deadline, &there)
+                .unwrap_or_else(|| watch::sleep(sleepers, descriptor, wanted, deadline, &there));
         }
         let key = self.shared().wait.prepare_wait(wanted);
-        if there() { None } else { Some(key.wait(deadline)) }
+        if there(wanted) { None } else { Some(key.wait(deadline)) }
+    }
+
+    /// A submitter finds the context full. The backend may have events, for a reader that sleeps until there are more
+    /// than there can be without these.
+    #[cold]
+    pub(super) fn relieve(&self) {
+        if is_driven(&self.backend) {
+            self.harvest();
+        }
     }
 
     /// Drives the backend until no request is in flight or `deadline` has passed; returns whether none is.
@@ -85,7 +96,7 @@ impl<B: Backend> Context<B> {
             }
             let soon = Instant::now() + ASK_AGAIN;
             let until = deadline.map_or(soon, |at| at.min(soon));
-            self.sleep(u32::MAX, Some(until), || shared.is_finished());
+            self.sleep(u32::MAX, Some(until), |_| shared.is_finished());
             // Woken perhaps because submitters find the context full: that is for readers.
             shared.wait.notify(|| shared.enough());
             if shared.reqs.is_dying() && expired(Some(soon)) {
@@ -99,14 +110,46 @@ impl<B: Backend> Context<B> {
 /// Sleeping with an eye on a descriptor.
 #[cfg(ioctx_linux)]
 mod watch {
+    use crate::aio::Backend;
     use crate::sync::time::{Duration, Instant};
     use crate::wait::{Bell, EventCount, Outcome};
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     use rustix::io::Errno;
     use std::os::fd::{AsFd, BorrowedFd};
+    use std::pin::Pin;
+    use std::task::{Context, Waker};
 
     /// How long to sleep at a time where no bell is to be had: nobody can wake us then.
     const WITHOUT_BELL: Duration = Duration::from_millis(1);
+
+    /// Sleeps as the backend does, if it does: `None` if not. Otherwise as [`sleep`].
+    #[cold]
+    pub(super) fn park(
+        sleepers: &EventCount,
+        backend: &dyn Backend,
+        wanted: u32,
+        deadline: Option<Instant>,
+        there: &dyn Fn(u32) -> bool,
+    ) -> Option<Option<Outcome>> {
+        if wanted == u32::MAX {
+            // Who destroys: the last request is the backend's, and the number is there before.
+            return None;
+        }
+        let mut announced = None;
+        let mut sleeps = false;
+        let outcome = backend.park(wanted, deadline, &mut |min, waker| {
+            let listen = announced.insert(sleepers.listen(min));
+            let picked = Pin::new(listen).poll(&mut Context::from_waker(waker)).is_ready();
+            sleeps = !picked && !there(min);
+            sleeps
+        })?;
+        // If it was picked, the wake-up is the caller's, to use or to hand on. Otherwise the announcement is taken
+        // back.
+        let picked = announced
+            .as_mut()
+            .is_some_and(|listen| Pin::new(listen).poll(&mut Context::from_waker(Waker::noop())).is_ready());
+        Some(sleeps.then_some(if picked { Outcome::Woken } else { outcome }))
+    }
 
     #[cold]
     pub(super) fn sleep(
@@ -114,13 +157,13 @@ mod watch {
         descriptor: BorrowedFd<'_>,
         wanted: u32,
         deadline: Option<Instant>,
-        there: &dyn Fn() -> bool,
+        there: &dyn Fn(u32) -> bool,
     ) -> Option<Outcome> {
         let mut bell = Bell::kept(sleepers).ok();
         if let Some(bell) = &mut bell {
             bell.arm(wanted);
         }
-        if there() {
+        if there(wanted) {
             bell.into_iter().for_each(Bell::keep);
             return None;
         }

@@ -44,7 +44,7 @@ impl<B: Backend> Context<B> {
         let mut request = ManuallyDrop::new(request);
         let tag = match Self::check(&request).and_then(|()| self.place()) {
             Ok(tag) => tag,
-            Err(reason) => return Err(SubmitError { request: ManuallyDrop::into_inner(request), reason }),
+            Err(reason) => return Err(self.not_accepted(request, reason)),
         };
         // SAFETY: 1. ours, and nobody left anything in its slot. 2. a whole request, left alone unless it comes back.
         let id = RequestId::new(unsafe { self.shared().slot(tag).fill(&raw const *request, AWAITED) }, tag);
@@ -56,7 +56,7 @@ impl<B: Backend> Context<B> {
         // SAFETY: 1. ours, and filled from there; the future's side is given up before the tag is put. 2. as above.
         let accepted = unsafe { self.hand_over(id, &raw mut *request, Finished::publish, back) };
         match (accepted, started) {
-            (Err(reason), _) => Err(SubmitError { request: ManuallyDrop::into_inner(request), reason }),
+            (Err(reason), _) => Err(self.not_accepted(request, reason)),
             (Ok(()), started) => {
                 self.backend.flush();
                 Ok(started.expect("taken back only from what is refused"))

@@ -59,7 +59,7 @@ impl RequestId {
 
     /// Whether the event goes to a future.
     #[inline(always)]
-    pub(super) fn is_awaited(self) -> bool {
+    pub(crate) fn is_awaited(self) -> bool {
         self.0 & AWAITED != 0
     }
 }

@@ -122,7 +122,7 @@ impl<B: Backend> Context<B> {
             if !backoff.wait() {
                 // Not more than can be there, or nobody would ever wake us.
                 let wanted = (min - read).min(self.capacity() as usize) as u32;
-                let there = || shared.enough() >= wanted || shared.is_finished();
+                let there = |wanted| shared.enough() >= wanted || shared.is_finished();
                 let outcome = self.sleep(wanted, deadline, there);
                 slept = outcome.is_some();
                 interrupted = outcome == Some(Outcome::Interrupted);

@@ -9,7 +9,13 @@ use super::Kernel;
 #[cfg(all(ioctx_linux, feature = "uring"))]
 use super::Uring;
 #[cfg(ioctx_linux)]
+use crate::sync::time::Instant;
+#[cfg(ioctx_linux)]
+use crate::wait::Outcome;
+#[cfg(ioctx_linux)]
 use std::os::fd::BorrowedFd;
+#[cfg(ioctx_linux)]
+use std::task::Waker;
 
 /// Carries every operation out by the first of `Uring`, `Kernel` and [`Threads`] that can be made here, and says of each
 /// why it was taken or not. As quick as the one it has; a call goes through one branch more.
@@ -57,7 +63,7 @@ enum Chosen {
     #[cfg(all(ioctx_linux, feature = "uring"))]
     Uring(Uring),
     #[cfg(ioctx_linux)]
-    Kernel(Kernel),
+    Kernel(Box<Kernel>),
     Threads(Threads),
 }
 
@@ -111,7 +117,7 @@ impl Chosen {
             name: "io_uring",
             why_not: Some("it is not built in; build with the feature `uring`".into()),
         });
-        made("kernel AIO", Kernel::new(capacity), tried).map(Self::Kernel)
+        made("kernel AIO", Kernel::new(capacity), tried).map(|kernel| Self::Kernel(Box::new(kernel)))
     }
 
     #[cfg(not(ioctx_linux))]
@@ -152,6 +158,16 @@ impl Backend for Auto {
     #[cfg(ioctx_linux)]
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         with!(self, backend => backend.descriptor())
+    }
+
+    #[cfg(ioctx_linux)]
+    fn park(
+        &self,
+        wanted: u32,
+        deadline: Option<Instant>,
+        announce: &mut dyn FnMut(u32, &Waker) -> bool,
+    ) -> Option<Outcome> {
+        with!(self, backend => backend.park(wanted, deadline, announce))
     }
 
     fn cancel(&self, id: RequestId) -> bool {

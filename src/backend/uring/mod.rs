@@ -3,6 +3,7 @@
 mod entry;
 mod error;
 mod ring;
+mod rings;
 
 pub use error::UringError;
 
@@ -10,13 +11,16 @@ use super::Threads;
 use super::threads::sys;
 use crate::aio::{Backend, Completion, Finished, RequestId, Submitted};
 use crate::backend::held_back::HeldBack;
-use crate::cpu;
-use crate::sync::OnceLock;
+use crate::sync::time::Instant;
+use crate::sync::{Arc, OnceLock};
+use crate::wait::Outcome;
 use entry::Known;
 use ring::{Flight, NotPushed, Ring};
+use rings::Rings;
 use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use rustix::io::Errno;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::task::Waker;
 use std::{fmt, io};
 
 /// Carries requests out by the kernel's `io_uring`, with a ring for each CPU, made when it is first used there. Linux
@@ -49,10 +53,13 @@ use std::{fmt, io};
 /// # Costs
 ///
 /// A descriptor for each CPU that is used, and one to watch them. Per ring 64 bytes for each of 128 entries, and 32 for
-/// each of `capacity`. A request is some 200 ns and a system call, of which a batch shares one; what the file system
-/// cannot do without waiting costs a move to a worker of the kernel's and back, as on a pool. Each thread that sleeps
-/// in `get_events` is woken by each completion, even if it waits for many, and keeps a descriptor for its sleeps; often
-/// by several at once where rings are [`cooperative`](Self::cooperative).
+/// each of `capacity` and 64 more. A request is some 200 ns and a system call, of which a batch shares one; what the
+/// file system cannot do without waiting costs a move to a worker of the kernel's and back, as on a pool.
+///
+/// While one ring alone has requests in flight, one reader sleeps in it until as many have completed as it waits for,
+/// up to 64 at a time: one system call, and one switch. Other readers, and all where several rings have some or a
+/// [future](crate::Context::start) is among them, are woken by each completion, and keep a descriptor for their sleeps.
+/// What a thread itself has submitted costs a switch within the kernel for each completion that is not there at once.
 ///
 /// # When not to use it
 ///
@@ -85,8 +92,8 @@ use std::{fmt, io};
 /// Source: `io_uring(7)`, and the request of its users for one ring that threads share without a lock of their own.
 pub struct Uring {
     held_back: HeldBack,
-    /// One for each CPU; `None` if it could not be made.
-    rings: Box<[OnceLock<Option<Ring>>]>,
+    /// Shared with who is about to wake a reader.
+    rings: Arc<Rings>,
     /// Has the descriptors of all rings.
     watched: OwnedFd,
     known: Known,
@@ -98,7 +105,7 @@ pub struct Uring {
 }
 
 impl Uring {
-    /// With room for so many requests in flight on each CPU, at most 32 768: more are refused with `EAGAIN`. The
+    /// With room for so many requests in flight on each CPU, at most 32 736: more are refused with `EAGAIN`. The
     /// capacity of the context is always enough. The kernel has room for every completion, therefore.
     ///
     /// # Errors
@@ -124,10 +131,9 @@ impl Uring {
         let ring = Ring::new(capacity, cooperative)?;
         let known = Known::ask(ring.io())?;
         let watched = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(io::Error::from)?;
-        let rings: Box<[_]> = (0..cpu::possible()).map(|_| OnceLock::new()).collect();
         let uring = Self {
             held_back: HeldBack::new(),
-            rings,
+            rings: Arc::new(Rings::new()),
             watched,
             known,
             capacity,
@@ -136,8 +142,7 @@ impl Uring {
             pool: OnceLock::new(),
         };
         uring.watch(&ring)?;
-        // Nobody else has put one there.
-        let _ = uring.rings[uring.home()].set(Some(ring));
+        uring.rings.make_home(|| Some(ring));
         Ok(uring)
     }
 
@@ -153,36 +158,25 @@ impl Uring {
         Ok(epoll::add(&self.watched, ring.descriptor(), data, epoll::EventFlags::IN)?)
     }
 
-    /// The place of this CPU's ring.
-    fn home(&self) -> usize {
-        cpu::hint().0 as usize % self.rings.len()
-    }
-
-    /// The ring there, if it was made.
-    fn ring(&self, place: usize) -> Option<&Ring> {
-        self.rings[place].get()?.as_ref()
-    }
-
-    /// Every ring that was made, this CPU's first, and its place.
-    fn all(&self) -> impl Iterator<Item = (usize, &Ring)> {
-        let (home, n) = (self.home(), self.rings.len());
-        (home..n).chain(0..home).filter_map(|place| Some((place, self.ring(place)?)))
-    }
-
     /// Puts a request into a ring; returns its place.
     fn place(&self, mut work: Completion) -> Result<usize, NotPlaced> {
         let Some((entry, segments)) = self.known.prepare(&mut work) else {
             return Err(NotPlaced::Unknown(work));
         };
-        self.rings[self.home()].get_or_init(|| {
+        self.rings.make_home(|| {
             Ring::new(self.capacity, self.cooperative).ok().filter(|ring| self.watch(ring).is_ok())
         });
         let mut flight = Flight::new(work, segments);
         for wait in [false, true] {
-            for (place, ring) in self.all() {
+            for (place, ring) in self.rings.all() {
                 // SAFETY: 1. prepared above.
                 flight = match unsafe { ring.push(flight, &entry, wait) } {
-                    Ok(()) => return Ok(place),
+                    Ok(wakes) => {
+                        if wakes {
+                            self.rings.wake_parked();
+                        }
+                        return Ok(place);
+                    }
                     Err((flight, NotPushed::Dying)) => return Err(NotPlaced::Dying(flight.work)),
                     Err((flight, NotPushed::Busy | NotPushed::Full)) => flight,
                 }
@@ -202,7 +196,7 @@ impl Uring {
     }
 
     fn enter(&self, place: usize) {
-        if let Some(ring) = self.ring(place) {
+        if let Some(ring) = self.rings.at(place) {
             ring.enter();
         }
     }
@@ -258,7 +252,7 @@ impl Backend for Uring {
 
     fn poll(&self, done: &mut dyn FnMut(Finished)) {
         self.flush_pool();
-        for (_, ring) in self.all() {
+        for (_, ring) in self.rings.all() {
             loop {
                 let mut harvested = ring.harvest();
                 for flight in harvested.orphans.drain(..) {
@@ -277,12 +271,21 @@ impl Backend for Uring {
         Some(self.watched.as_fd())
     }
 
+    fn park(
+        &self,
+        wanted: u32,
+        deadline: Option<Instant>,
+        announce: &mut dyn FnMut(u32, &Waker) -> bool,
+    ) -> Option<Outcome> {
+        Rings::park(&self.rings, wanted, deadline, announce)
+    }
+
     fn cancel(&self, id: RequestId) -> bool {
-        self.all().any(|(_, ring)| ring.cancel(id.into_raw()))
+        self.rings.all().any(|(_, ring)| ring.cancel(id.into_raw()))
     }
 
     fn cancel_all(&self) {
-        for (_, ring) in self.all() {
+        for (_, ring) in self.rings.all() {
             ring.cancel_if(|flight| flight.work.is_dying());
         }
     }
@@ -291,7 +294,7 @@ impl Backend for Uring {
 impl Drop for Uring {
     /// Cancels and waits for what is in flight: the kernel has its buffers. A context has nothing in flight by then.
     fn drop(&mut self) {
-        while self.all().map(|(_, ring)| ring.cancel_if(|_| true)).sum::<usize>() > 0 {
+        while self.rings.all().map(|(_, ring)| ring.cancel_if(|_| true)).sum::<usize>() > 0 {
             let soon = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
             // Whatever it says, there may be something.
             let _ = poll(&mut [PollFd::new(&self.watched, PollFlags::IN)], Some(&soon));
@@ -303,7 +306,7 @@ impl Drop for Uring {
 impl fmt::Debug for Uring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Uring")
-            .field("rings", &self.all().count())
+            .field("rings", &self.rings.all().count())
             .field("capacity", &self.capacity)
             .field("cooperative", &self.cooperative)
             .field("inline_cached", &self.inline_cached)

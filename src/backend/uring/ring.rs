@@ -4,10 +4,14 @@ use super::UringError;
 use super::entry::{Segments, result};
 use crate::aio::{Completion, Finished};
 use crate::percpu::CachePadded;
+use crate::sync::time::Duration;
 use crate::sync::{Mutex, MutexGuard, thread};
+use crate::wait::Outcome;
+use io_uring::types::{SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
+use std::mem;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// Entries for requests that are not yet handed to the kernel; it takes them when there are so many.
@@ -19,8 +23,14 @@ const CHUNK: usize = 64;
 /// How often a request is begun again that ended though nobody wanted it to.
 const AGAIN: u8 = 8;
 
-/// The user data of entries that cancel: no request's, whose names are never 0.
+/// The user data of entries that cancel: no request's, whose names are more than a tag.
 const CANCEL: u64 = 0;
+
+/// The user data of entries that only complete, to wake who sleeps in the ring.
+const WAKE: u64 = 1;
+
+/// How many completions somebody may sleep for, and so how many entries have to wake him.
+const WAKES: usize = 64;
 
 /// A request in the kernel's hands.
 #[derive(Debug)]
@@ -71,8 +81,8 @@ pub(super) struct Harvested {
 
 pub(super) struct Ring {
     io: IoUring,
-    /// Requests in flight at most: half of the completions there is room for, the rest being for those of entries that
-    /// cancel.
+    /// Requests in flight at most: half of the completions there is room for, less [`WAKES`], the rest being for those
+    /// of entries that cancel.
     limit: usize,
     /// Also the right to touch either queue of `io`. Held for some instructions, never during a system call.
     state: CachePadded<Mutex<State>>,
@@ -81,8 +91,24 @@ pub(super) struct Ring {
 #[derive(Default)]
 struct State {
     flights: HashMap<u64, Flight, BuildHasherDefault<Spread>>,
+    /// How many of them go to futures.
+    awaited: usize,
     /// Entries that cancel and whose completion is to come.
     cancels: usize,
+    /// Entries that wake and whose completion is to come, or was not taken out yet. At most [`WAKES`].
+    wakes: usize,
+    /// Somebody sleeps in this ring, or is about to.
+    parked: Option<Parked>,
+    /// Whether the next request has to wake who sleeps in another ring, if somebody does.
+    tells: bool,
+}
+
+/// One who sleeps in a ring.
+struct Parked {
+    /// Until so many have completed.
+    least: usize,
+    /// Whether he is to be woken at once. Then the completions are left to him: they are what wakes him.
+    woken: bool,
 }
 
 /// A hash for names of requests, which differ in their lowest bits, and in a counter above.
@@ -107,7 +133,8 @@ impl Hasher for Spread {
 impl Ring {
     /// With room for so many requests in flight. If `cooperative`, the kernel does not interrupt threads for it.
     pub(super) fn new(capacity: u32, cooperative: bool) -> Result<Self, UringError> {
-        let completions = capacity.saturating_mul(2).clamp(2, 1 << 16).next_power_of_two();
+        let room = capacity.saturating_mul(2).saturating_add(WAKES as u32);
+        let completions = room.clamp(2, 1 << 16).next_power_of_two();
         let build = |all| {
             let mut builder = IoUring::builder();
             // The kernel's own wish for completions is at least one for each entry. A child would share the queues.
@@ -137,8 +164,10 @@ impl Ring {
                 return Err(UringError::TooOld(what));
             }
         }
-        let limit = params.cq_entries() as usize / 2;
-        Ok(Self { io, limit, state: CachePadded::default() })
+        let limit = (params.cq_entries() as usize).saturating_sub(WAKES).max(2) / 2;
+        // Somebody may sleep who did not know that there would be this ring.
+        let state = State { tells: true, ..State::default() };
+        Ok(Self { io, limit, state: CachePadded::new(Mutex::new(state)) })
     }
 
     pub(super) fn io(&self) -> &IoUring {
@@ -163,7 +192,8 @@ impl Ring {
         unsafe { self.io.completion_shared() }
     }
 
-    /// Takes a request; the kernel has it after the next [`enter`](Self::enter).
+    /// Takes a request; the kernel has it after the next [`enter`](Self::enter). Returns whether who sleeps in any ring
+    /// has to be woken for it.
     ///
     /// # Safety
     ///
@@ -173,7 +203,7 @@ impl Ring {
         flight: Flight,
         entry: &squeue::Entry,
         wait: bool,
-    ) -> Result<(), (Flight, NotPushed)> {
+    ) -> Result<bool, (Flight, NotPushed)> {
         loop {
             let mut state = match self.state.try_lock() {
                 Some(state) => state,
@@ -192,8 +222,10 @@ impl Ring {
             // SAFETY: what it points to stays by 1.: the request in its slot until its completion is used, and the
             // segments, on the heap; both until the kernel has completed it.
             if unsafe { self.entries(&state).push(entry) }.is_ok() {
+                let is_awaited = flight.work.id().is_awaited();
+                state.awaited += usize::from(is_awaited);
                 state.flights.insert(id, flight);
-                return Ok(());
+                return Ok(mem::take(&mut state.tells) || (is_awaited && state.parked.is_some()));
             }
             drop(state);
             self.enter();
@@ -232,7 +264,10 @@ impl Ring {
         let mut harvested = Harvested::default();
         let Some(mut state) = self.state.try_lock() else { return harvested };
         // Nothing of the queues is looked at while nothing is in flight: a child of the process has none.
-        if state.flights.is_empty() && state.cancels == 0 {
+        if state.flights.is_empty() && state.cancels == 0 && state.wakes == 0 {
+            return harvested;
+        }
+        if state.parked.as_ref().is_some_and(|parked| parked.woken) {
             return harvested;
         }
         let mut queue = self.completions(&state);
@@ -272,6 +307,77 @@ impl Ring {
         n
     }
 
+    /// How many are in flight.
+    pub(super) fn in_flight(&self) -> usize {
+        self.state.lock().flights.len()
+    }
+
+    /// How many are in flight. The next one wakes who sleeps in another ring.
+    pub(super) fn tell(&self) -> usize {
+        let mut state = self.state.lock();
+        state.tells = true;
+        state.flights.len()
+    }
+
+    /// Prepares to sleep until `wanted` have completed, here or elsewhere. Returns how many elsewhere, and how many
+    /// here: fewer of both are fewer than `wanted`. `None` if it should not be slept in this ring.
+    pub(super) fn park(&self, wanted: u32) -> Option<(u32, usize)> {
+        let mut state = self.state.lock();
+        // Without any, nothing completes here; a future must not wait for what a reader waits for.
+        if state.flights.is_empty() || state.awaited > 0 {
+            return None;
+        }
+        // All that can complete here, if that is enough. If not, at least the rest comes from elsewhere.
+        let elsewhere = wanted.saturating_sub(state.flights.len() as u32).max(1);
+        let least = ((wanted.max(1) - elsewhere) as usize + 1).min(WAKES);
+        state.parked = Some(Parked { least, woken: false });
+        Some((elsewhere, least))
+    }
+
+    /// Nobody sleeps here any more.
+    pub(super) fn unpark(&self) {
+        self.state.lock().parked = None;
+    }
+
+    /// Sleeps until `least` have completed since the last were taken out. After [`park`](Self::park), and before
+    /// [`unpark`](Self::unpark).
+    pub(super) fn sleep(&self, least: usize, left: Option<Duration>) -> Outcome {
+        let time = left.map(Timespec::from);
+        let args = time.iter().fold(SubmitArgs::new(), |args, time| args.timespec(time));
+        let slept = self.io.submitter().submit_with_args(least, &args);
+        match slept.map_err(|error| error.raw_os_error()) {
+            Err(Some(libc::ETIME)) => Outcome::TimedOut,
+            Err(Some(libc::EINTR)) => Outcome::Interrupted,
+            // Or something else that the sleeper sees to when it looks.
+            _ => Outcome::Woken,
+        }
+    }
+
+    /// Wakes who sleeps here, or is about to: by as many completions as he waits for. They count from where the queue
+    /// was taken out to when his sleep began; so that they do, nobody else takes any out until he is gone.
+    pub(super) fn wake(&self) {
+        let mut state = self.state.lock();
+        match &mut state.parked {
+            Some(parked) if !parked.woken => parked.woken = true,
+            _ => return,
+        }
+        while let Some(Parked { least, woken: true }) = state.parked
+            && state.wakes < least
+        {
+            let entry = opcode::Nop::new().build().user_data(WAKE);
+            // SAFETY: it points to nothing.
+            if unsafe { self.entries(&state).push(&entry) }.is_ok() {
+                state.wakes += 1;
+            } else {
+                drop(state);
+                self.enter();
+                state = self.state.lock();
+            }
+        }
+        drop(state);
+        self.enter();
+    }
+
     fn ask<'a>(&'a self, mut state: MutexGuard<'a, State>, ids: &[u64]) {
         for id in ids {
             // Gone meanwhile, or there is no room for one more completion: who destroys asks again.
@@ -303,7 +409,12 @@ impl State {
             self.cancels -= 1;
             return;
         }
+        if id == WAKE {
+            self.wakes -= 1;
+            return;
+        }
         let Some(mut flight) = self.flights.remove(&id) else { return };
+        self.awaited -= usize::from(flight.work.id().is_awaited());
         if flight.is_orphaned(res) {
             flight.again += 1;
             harvested.orphans.push(flight);
