@@ -10,6 +10,8 @@
 //! |---|---|---|
 //! | `ioctx` `Threads` | share one | reads what is cached in the submitter, hands the rest to 4 threads per CPU |
 //! | `ioctx` `Uring` | share one | the same, but hands the rest to a ring of the CPU |
+//! | `ioctx` `Kernel` | share one | hands all to the kernel's AIO, and reads its ring in place, or by `io_getevents` |
+//! | `ioctx` `Auto` | share one | as the best of them, through one branch more |
 //! | `io_uring` per thread | one each | one issuer, deferred work, registered file, one system call for both |
 //! | `io_uring` behind a mutex | share one | a mutex before each queue, registered file |
 //! | kernel AIO | share one | `io_submit`, `io_getevents` |
@@ -32,25 +34,85 @@
 
 #[cfg(target_os = "linux")]
 mod linux {
-    use ioctx::backend::{Threads, Uring};
+    use ioctx::backend::{Auto, Kernel, Threads, Uring};
     use ioctx_benches::backends::{
         Compio, Each, MappedReads, Own, OwnRing, PoolReads, Pread, Shape, crew, crew_sharing,
     };
     use ioctx_benches::context::Shape as Sides;
     use ioctx_benches::context::cached::{KernelReads, Look, NotInline, Numbered, Reads, Rig, SharedReads};
-    use ioctx_benches::harness::{Bench, Case, Contest};
+    use ioctx_benches::harness::{Bench, Case, Contest, Run, Target, times};
     use std::io;
     use std::sync::Arc;
 
-    const TITLES: [[&str; 3]; 2] = [
-        ["page cache, 1 thread", "page cache, 4 threads", "page cache, 4 submitters and 1 reaper"],
-        ["O_DIRECT, 1 thread", "O_DIRECT, 4 threads", "O_DIRECT, 4 submitters and 1 reaper"],
-    ];
+    const CACHED_1: &str = "page cache, 1 thread";
+    const CACHED_4: &str = "page cache, 4 threads";
+    const CACHED_SIDES: &str = "page cache, 4 submitters and 1 reaper";
+    const DIRECT_1: &str = "O_DIRECT, 1 thread";
+    const DIRECT_4: &str = "O_DIRECT, 4 threads";
+    const TITLES: [[&str; 3]; 2] =
+        [[CACHED_1, CACHED_4, CACHED_SIDES], [DIRECT_1, DIRECT_4, "O_DIRECT, 4 submitters and 1 reaper"]];
+    const URING: &str = "ioctx Uring";
+    const URING_NOT_INLINE: &str = "ioctx Uring, nothing inline";
+    const KERNEL: &str = "ioctx Kernel, nothing inline";
+    const KERNEL_CALLS: &str = "ioctx Kernel, nothing inline, io_getevents";
+    const OWN_RING: &str = "io_uring per thread";
+    const SHARED_RING: &str = "io_uring behind a mutex";
     /// Who does the work, as in the titles.
     const CREWS: [Who; 3] = [Who::Crew(1), Who::Crew(4), Who::Sides(4)];
     const DEPTHS: [usize; 4] = [1, 8, 32, 128];
     /// How many reads are checked, by each contender in each shape.
     const CHECKED: u64 = 1500;
+
+    /// How many times as long as `that` another takes: so many threads, with `depth` reads in flight each, `batch` in a
+    /// call.
+    fn over(
+        run: &Run,
+        title: &str,
+        (other, that): (&str, &str),
+        (threads, depth, batch): (usize, usize, usize),
+    ) -> Option<f64> {
+        let [other, that] = [other, that].map(|what| name(what, depth));
+        times(run, (title, &other, threads, batch), (title, &that, threads, batch))
+    }
+
+    macro_rules! targets {
+        ($($what:literal, $wanted:literal, $title:ident, $other:ident / $that:ident, $shape:expr;)*) => {
+            &[$(Target {
+                what: $what,
+                wanted: $wanted,
+                measured: |run| over(run, $title, ($other, $that), $shape),
+            }),*]
+        };
+    }
+
+    const TARGETS: &[Target] = targets! {
+        "O_DIRECT, 1 thread, 32 deep, one by one, Uring: times a ring", "<= 1.03",
+            DIRECT_1, URING_NOT_INLINE / OWN_RING, (1, 32, 1);
+        "O_DIRECT, 1 thread, 32 deep, by 16, Uring: times a ring", "<= 1.03",
+            DIRECT_1, URING_NOT_INLINE / OWN_RING, (1, 32, 16);
+        "O_DIRECT, 4 threads, 32 deep, one by one, shared Uring: times a ring each", "<= 1.03",
+            DIRECT_4, URING_NOT_INLINE / OWN_RING, (4, 32, 1);
+        "O_DIRECT, 4 threads, 32 deep, by 16, shared Uring: times a ring each", "<= 1.03",
+            DIRECT_4, URING_NOT_INLINE / OWN_RING, (4, 32, 16);
+        "page cache, 1 thread, one by one, a ring: times Uring", ">= 1.15",
+            CACHED_1, OWN_RING / URING, (1, 1, 1);
+        "page cache, 4 threads, one by one, a ring each: times shared Uring", ">= 1.15",
+            CACHED_4, OWN_RING / URING, (4, 1, 1);
+        "page cache, 1 thread, by 16, a ring: times Uring", ">= 1",
+            CACHED_1, OWN_RING / URING, (1, 32, 16);
+        "page cache, 4 threads, by 16, a ring each: times shared Uring", ">= 1",
+            CACHED_4, OWN_RING / URING, (4, 32, 16);
+        "page cache, 4:1, one by one, a ring behind a mutex: times Uring", ">= 3",
+            CACHED_SIDES, SHARED_RING / URING, (5, 32, 1);
+        "page cache, 4:1, by 16, a ring behind a mutex: times Uring", ">= 3",
+            CACHED_SIDES, SHARED_RING / URING, (5, 32, 16);
+        "page cache, 1 thread, 1 deep, Kernel by io_getevents: times in place", ">= 1.3",
+            CACHED_1, KERNEL_CALLS / KERNEL, (1, 1, 1);
+        "page cache, 1 thread, 8 deep, Kernel by io_getevents: times in place", ">= 1.05",
+            CACHED_1, KERNEL_CALLS / KERNEL, (1, 8, 1);
+        "page cache, 1 thread, 32 deep, Kernel by io_getevents: times in place", ">= 1.04",
+            CACHED_1, KERNEL_CALLS / KERNEL, (1, 32, 1);
+    };
 
     /// Who does the work.
     #[derive(Clone, Copy)]
@@ -145,9 +207,12 @@ mod linux {
         const MAPPED: &str = "kernel AIO, ring read in place";
         let mut all = vec![
             shared::<ioctx::Context<Threads>>("ioctx Threads", file),
-            shared::<ioctx::Context<Uring>>("ioctx Uring", file),
-            own::<OwnRing>("io_uring per thread", file),
-            shared::<SharedReads>("io_uring behind a mutex", file),
+            shared::<ioctx::Context<Uring>>(URING, file),
+            shared::<ioctx::Context<NotInline<Kernel>>>(KERNEL, file),
+            shared::<ioctx::Context<NotInline<Kernel, true>>>(KERNEL_CALLS, file),
+            shared::<ioctx::Context<Auto>>("ioctx Auto", file),
+            own::<OwnRing>(OWN_RING, file),
+            shared::<SharedReads>(SHARED_RING, file),
             shared::<KernelReads>("kernel AIO", file),
             own::<Each<MappedReads>>(MAPPED, file),
             sides::<MappedReads>(MAPPED, file),
@@ -157,7 +222,7 @@ mod linux {
         ];
         if direct {
             let first = [
-                shared::<ioctx::Context<NotInline<Uring>>>("ioctx Uring, nothing inline", file),
+                shared::<ioctx::Context<NotInline<Uring>>>(URING_NOT_INLINE, file),
                 shared::<ioctx::Context<NotInline<Threads>>>("ioctx Threads, nothing inline", file),
             ];
             all.splice(..0, first);
@@ -197,6 +262,7 @@ mod linux {
                 bench.run(contest);
             }
         }
+        bench.targets(TARGETS);
         bench.finish();
     }
 }

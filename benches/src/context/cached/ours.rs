@@ -7,12 +7,15 @@ use super::{BLOCK, Block, Reads, Ticket};
 use ioctx::aio::{
     AlignedBuffer, Backend, BatchError, Completion, Context, Finished, Op, RequestId, Submitted,
 };
-use ioctx::backend::{Threads, Uring};
+use ioctx::backend::{Auto, Kernel, Threads, Uring};
+use ioctx::wait::Outcome;
 use ioctx::{Event, Request};
 use std::fs::File;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use std::task::Waker;
+use std::time::Instant;
 
 /// A whole request, with buffer and file: what its event gives back is submitted again.
 impl Block for Request {
@@ -47,10 +50,24 @@ impl Device for Uring {
     }
 }
 
+impl Device for Auto {
+    fn open() -> io::Result<Self> {
+        Self::new(CAPACITY)
+    }
+}
+
 /// A backend whose submitters do not try to read at once: what is wanted past the page cache, where a read that must not
-/// wait for locks waits for the device all the same.
+/// wait for locks waits for the device all the same. And, with `CALLS`, one that takes completions out of the kernel's
+/// ring by the system call.
 #[derive(Debug)]
-pub struct NotInline<B>(B);
+pub struct NotInline<B, const CALLS: bool = false>(B);
+
+impl<const CALLS: bool> Device for NotInline<Kernel, CALLS> {
+    fn open() -> io::Result<Self> {
+        let kernel = Kernel::new(CAPACITY).map_err(io::Error::other)?;
+        Ok(Self(kernel.inline_cached(false).reap_in_user_space(!CALLS)))
+    }
+}
 
 impl Device for NotInline<Threads> {
     fn open() -> io::Result<Self> {
@@ -64,7 +81,7 @@ impl Device for NotInline<Uring> {
     }
 }
 
-impl<B: Backend> Backend for NotInline<B> {
+impl<B: Backend, const CALLS: bool> Backend for NotInline<B, CALLS> {
     #[inline]
     fn submit(&self, work: Completion) -> Submitted {
         self.0.submit(work)
@@ -83,6 +100,15 @@ impl<B: Backend> Backend for NotInline<B> {
     #[inline]
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         self.0.descriptor()
+    }
+
+    fn park(
+        &self,
+        wanted: u32,
+        deadline: Option<Instant>,
+        announce: &mut dyn FnMut(u32, &Waker) -> bool,
+    ) -> Option<Outcome> {
+        self.0.park(wanted, deadline, announce)
     }
 
     fn cancel(&self, id: RequestId) -> bool {
