@@ -66,6 +66,11 @@ fn is_ready(context: &Context<Uring>) -> bool {
     poll(&mut [descriptor], Some(&Timespec::default())).unwrap() == 1
 }
 
+/// Is done as soon as a ring has it.
+fn quick() -> Request {
+    Request::read(File::open("/dev/null").unwrap(), vec![0; 1], 0)
+}
+
 /// Reads from an empty pipe: never ends by itself.
 fn endless(pipe: &File) -> Request {
     Request::read(pipe.try_clone().unwrap(), vec![0; 8], 0)
@@ -208,7 +213,7 @@ fn a_running_request_is_cancelled() {
 #[test]
 fn cancelling_by_a_stranger_and_of_what_is_done() {
     let Some(context) = context(8, false) else { return };
-    let done = context.submit(Request::nop()).unwrap();
+    let done = context.submit(quick()).unwrap();
     // Complete in the kernel, but nobody has looked: asked, in vain.
     assert_eq!(context.cancel(done), Ok(()));
     assert_eq!(read(&context, 1)[0].result.as_ref().unwrap(), &0);
@@ -410,7 +415,7 @@ fn a_reader_that_sleeps_is_woken_by_the_pool_as_well_and_by_a_new_ring() {
             let context = &context;
             scope.spawn(move || {
                 pin_to(cpu);
-                context.submit(Request::nop().with_user_data(2 + cpu as u64)).unwrap();
+                context.submit(quick().with_user_data(2 + cpu as u64)).unwrap();
             });
         }
         let mut data: Vec<u64> = reader.join().unwrap();
@@ -492,7 +497,7 @@ fn a_backend_that_is_dropped_early_waits_for_what_the_kernel_has() {
     let context = Context::new(8, Within(Some(uring).into())).unwrap();
     let (reader, _writer) = pipe();
     (0..7).for_each(|_| _ = context.submit(endless(&reader)).unwrap());
-    let done = context.submit(Request::nop()).unwrap();
+    let done = context.submit(quick()).unwrap();
     drop(context.backend().0.write().unwrap().take());
     for event in read(&context, 8) {
         assert_eq!(code(&event), if event.id == done { None } else { CANCELED });
@@ -546,10 +551,10 @@ fn a_batch_longer_than_the_queue_of_entries() {
 #[test]
 fn two_backends_in_one_thread_do_not_hold_back_each_others_batches() {
     let (Some(outer), Some(inner)) = (context(8, false), context(8, false)) else { return };
-    let mut batch = vec![Request::nop(), Request::nop()];
+    let mut batch = vec![quick(), quick()];
     outer
         .submit_batch_with(&mut batch, |_| {
-            inner.submit(Request::nop()).unwrap();
+            inner.submit(quick()).unwrap();
             assert_eq!(read(&inner, 1)[0].result.as_ref().unwrap(), &0);
         })
         .unwrap();
@@ -562,7 +567,7 @@ fn two_backends_in_one_thread_do_not_hold_back_each_others_batches() {
 fn a_descriptor_tells_who_watches_many() {
     let Some(context) = context(8, false) else { return };
     assert!(!is_ready(&context));
-    context.submit(Request::nop()).unwrap();
+    context.submit(quick()).unwrap();
     assert!(is_ready(&context));
     assert_eq!(context.get_events(0, 8, None, &mut Vec::new()), Ok(1));
     assert!(!is_ready(&context));
@@ -593,5 +598,5 @@ fn a_child_leaves_its_parents_requests_alone() {
     assert_eq!(status, 0);
     writer.write_all(b"parent").unwrap();
     assert_eq!(read(&context, 1)[0].result.as_ref().unwrap(), &6);
-    assert_eq!(one(&idle, Request::nop()).result.unwrap(), 0);
+    assert_eq!(one(&idle, quick()).result.unwrap(), 0);
 }

@@ -311,6 +311,7 @@ fn no_wake_up_is_lost_whatever_comes_from_where() {
     let context = &context;
     let read = AtomicU64::new(0);
     let file = Arc::new(tempfile::tempfile().unwrap());
+    let null = Arc::new(File::open("/dev/null").unwrap());
     thread::scope(|scope| {
         let readers: Vec<_> = (1..=3)
             .map(|reader: u64| {
@@ -347,7 +348,7 @@ fn no_wake_up_is_lost_whatever_comes_from_where() {
         });
         let submitters: Vec<_> = (0..3_u64)
             .map(|submitter| {
-                let file = &file;
+                let (file, null) = (&file, &null);
                 scope.spawn(move || {
                     let mut batch = Vec::new();
                     let mut n = 0;
@@ -357,7 +358,7 @@ fn no_wake_up_is_lost_whatever_comes_from_where() {
                                 0 => Request::custom(|| Ok(1)),
                                 1 => Request::write(file.clone(), vec![1; 64], 64 * i),
                                 2 => Request::read(file.clone(), vec![1; 64], 64 * i),
-                                _ => Request::nop(),
+                                _ => Request::read(null.clone(), vec![1; 1], 0),
                             });
                         }
                         n += batch.len() as u64;

@@ -37,7 +37,7 @@ impl Known {
         self.0 >> code & 1 == 1
     }
 
-    /// The request as an entry of a ring. `None` if the kernel cannot carry it out.
+    /// The request as an entry of a ring. `None` if the kernel cannot carry it out, or need not.
     ///
     /// The entry points to the request's buffers and to the segments: it is good for as long as both stay.
     pub(super) fn prepare(self, work: &mut Completion) -> Option<(squeue::Entry, Segments)> {
@@ -45,7 +45,6 @@ impl Known {
         let mut segments = Segments::default();
         let list = &mut segments.0;
         let (code, entry) = match &mut work.request_mut().op {
-            Op::Nop => (opcode::Nop::CODE, opcode::Nop::new().build()),
             Op::Read { file, buf, offset } => {
                 let entry = opcode::Read::new(fd(file), buf.as_mut_ptr(), length(buf)).offset(*offset);
                 (opcode::Read::CODE, entry.build())
@@ -78,7 +77,7 @@ impl Known {
             Op::Poll { file, interest } => {
                 (opcode::PollAdd::CODE, opcode::PollAdd::new(fd(file), interest.bits().into()).build())
             }
-            Op::Custom(_) => return None,
+            Op::Nop | Op::Custom(_) => return None,
         };
         self.has(code).then(|| (entry.user_data(id), segments))
     }

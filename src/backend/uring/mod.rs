@@ -9,7 +9,7 @@ pub use error::UringError;
 
 use super::Threads;
 use super::threads::sys;
-use crate::aio::{Backend, Completion, Finished, RequestId, Submitted};
+use crate::aio::{Backend, Completion, Finished, Op, RequestId, Submitted};
 use crate::backend::held_back::HeldBack;
 use crate::sync::time::Instant;
 use crate::sync::{Arc, OnceLock};
@@ -34,7 +34,7 @@ use std::{fmt, io};
 /// [this one](Backend::descriptor), and calls `get_events`. So does an executor of [futures](crate::Context::start),
 /// with 0 for `max`: `examples/async_uring.rs` has one.
 ///
-/// A read whose data is in the page cache, and a poll of what is ready, is done by its submitter, see
+/// A no-op is done by its submitter, and so is a read whose data is in the page cache, and a poll of what is ready, see
 /// [`inline_cached`](Self::inline_cached). What the kernel does not know, and custom operations, go to a small pool of
 /// [`Threads`], made when it is first needed.
 ///
@@ -222,6 +222,9 @@ enum NotPlaced {
 
 impl Backend for Uring {
     fn submit(&self, mut work: Completion) -> Submitted {
+        if matches!(work.request().op, Op::Nop) {
+            return Submitted::Done(work.finish(Ok(0)));
+        }
         if self.inline_cached
             && let Some(result) = sys::try_cached(work.request_mut())
         {
