@@ -79,7 +79,7 @@ impl Cancellable {
         // * either the destroyer finds the request on offer,
         // * or we find here that the context is being destroyed.
         fence!("aio.cancel.offered", SeqCst);
-        if token.shared().reqs.is_dying() {
+        if token.shared().is_dying() {
             drop(token.take());
         }
         token

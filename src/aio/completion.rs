@@ -62,7 +62,7 @@ impl Completion {
 
     /// Whether the context is being destroyed. `true` stays true; `false` may be out of date.
     pub fn is_dying(&self) -> bool {
-        self.shared().reqs.is_dying()
+        self.shared().is_dying()
     }
 
     /// Puts the request aside: until the result is [claimed](Cancellable::claim) it can be cancelled. Wait-free, but
@@ -100,13 +100,69 @@ impl Completion {
     // Out of line, it would return through memory in pieces.
     #[inline(always)]
     pub fn finish(self, result: io::Result<usize>) -> Finished {
-        let res = match result {
-            Ok(bytes) => i64::try_from(bytes).unwrap_or(i64::MAX),
-            Err(error) => failure(error),
-        };
+        let res = encoded(result);
         let (shared, id) = self.into_parts();
         // SAFETY: we have the request's reference still.
         unsafe { Finished::new(shared, id, res) }
+    }
+
+    /// As [`finish`](Self::finish), for a request that has achieved something before its error. A reader of events is
+    /// told the bytes, if there are any, as by a system call; a [layer](super::Below) is told both. Of more than 4 GiB
+    /// it is told 4 GiB.
+    pub fn finish_partly(self, bytes: usize, error: io::Error) -> Finished {
+        let bytes = i64::from(u32::try_from(bytes).unwrap_or(u32::MAX));
+        let res = failure(error) - (bytes << PARTLY);
+        let (shared, id) = self.into_parts();
+        // SAFETY: we have the request's reference still.
+        unsafe { Finished::new(shared, id, res) }
+    }
+
+    /// As [`finish`](Self::finish), but `last` is left to the thread that reads the event: with the request and the
+    /// result it makes of it what the reader is told. For work that needs no thread of its own, such as decrypting a
+    /// block: who waits for it does it. It runs once, without a lock, before the reader has the event; of an event that
+    /// nobody reads it is dropped. If it panics, the reader does, and the event says `EIO`, or is lost to a visitor.
+    ///
+    /// # Costs
+    ///
+    /// A box, if `last` has anything in it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ioctx::aio::{Backend, Completion, Context, Request, Submitted};
+    /// use std::thread::{self, ThreadId};
+    ///
+    /// struct Told;
+    ///
+    /// impl Backend for Told {
+    ///     fn submit(&self, work: Completion) -> Submitted {
+    ///         let submitter = thread::current().id();
+    ///         Submitted::Done(work.finish_in_reader(Ok(1), move |_request, result| {
+    ///             assert_ne!(thread::current().id(), submitter);
+    ///             result.map(|n| n + 1)
+    ///         }))
+    ///     }
+    /// }
+    ///
+    /// let context = Context::new(8, Told)?;
+    /// thread::scope(|scope| _ = scope.spawn(|| context.submit(Request::nop()).unwrap()));
+    /// context.visit(1, 1, None, |event| assert_eq!(event.result().unwrap(), 2))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn finish_in_reader(
+        self,
+        result: io::Result<usize>,
+        last: impl FnOnce(&mut Request, io::Result<usize>) -> io::Result<usize> + Send + 'static,
+    ) -> Finished {
+        // SAFETY: the slot of our tag is ours.
+        let before = unsafe { self.shared().slot(self.id.tag()).set_last(Some(Box::new(last))) };
+        drop(before);
+        self.finish(result)
+    }
+
+    /// What the request belongs to.
+    pub(super) fn owner(&self) -> NonNull<Shared> {
+        self.shared
     }
 
     /// Whether this is the request of this name in that context.
@@ -165,6 +221,17 @@ impl Finished {
         self.shared == shared && !self.id.is_awaited()
     }
 
+    /// Runs what its layer makes of it, if it is the request of one, and returns what that has finished; itself if not.
+    pub(super) fn settle(self) -> Option<Self> {
+        // SAFETY: valid by the request's reference.
+        if !self.id.is_awaited() || unsafe { self.shared.as_ref() }.layer.is_none() {
+            return Some(self);
+        }
+        let this = ManuallyDrop::new(self);
+        // SAFETY: given up; with it come slot, tag and the request's reference. 2. just looked at.
+        unsafe { Shared::settle(this.shared, this.id, this.res) }
+    }
+
     /// The event to publish for readers, and with it the duty to publish it and then to release the request's reference.
     #[inline(always)]
     pub(super) fn into_event(self) -> ring::Event {
@@ -221,20 +288,60 @@ pub(super) fn event_of(id: RequestId, res: i64) -> ring::Event {
     ring::Event { data: id.into_raw(), obj: 0, res, res2: 0 }
 }
 
+/// Above the number of an error: the bytes that were transferred before it.
+const PARTLY: u32 = 31;
+
+/// What is published of a result.
+#[inline(always)]
+pub(super) fn encoded(result: io::Result<usize>) -> i64 {
+    match result {
+        Ok(bytes) => i64::try_from(bytes).unwrap_or(i64::MAX),
+        Err(error) => failure(error),
+    }
+}
+
 /// What `finish` makes of an error.
 #[cold]
 fn failure(error: io::Error) -> i64 {
     -i64::from(error.raw_os_error().filter(|code| *code > 0).unwrap_or(code::UNKNOWN))
 }
 
-/// What `finish` made of a result, back again.
+/// What `finish` made of a result, back again; of one that was partly an error, the bytes.
 pub(super) fn result(res: i64) -> io::Result<usize> {
-    usize::try_from(res).map_err(|_| io::Error::from_raw_os_error((-res) as i32))
+    match apart(res) {
+        (0, Some(error)) => Err(error),
+        (bytes, _) => Ok(bytes),
+    }
 }
+
+/// The bytes, and the error.
+pub(super) fn apart(res: i64) -> (usize, Option<io::Error>) {
+    match usize::try_from(res) {
+        Ok(bytes) => (bytes, None),
+        Err(_) => {
+            let (bytes, code) = (-res >> PARTLY, -res & ((1 << PARTLY) - 1));
+            (bytes as usize, Some(io::Error::from_raw_os_error(code as i32)))
+        }
+    }
+}
+
+/// What is told of an event while a panic keeps it from being finished.
+pub(super) const UNFINISHED: i64 = -(code::UNKNOWN as i64);
 
 #[cfg(test)]
 mod tests {
-    use super::result;
+    use super::{PARTLY, apart, failure, result};
+    use std::io;
+
+    #[test]
+    fn bytes_and_error_come_apart_again() {
+        for (bytes, code) in [(0_i64, 5), (1, 1), (4096, 125), (i64::from(u32::MAX), i32::MAX)] {
+            let res = failure(io::Error::from_raw_os_error(code)) - (bytes << PARTLY);
+            let (told, error) = apart(res);
+            assert_eq!((told as i64, error.unwrap().raw_os_error()), (bytes, Some(code)));
+            assert_eq!(result(res).is_ok(), bytes > 0);
+        }
+    }
 
     #[test]
     fn results_keep_their_meaning() {

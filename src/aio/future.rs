@@ -144,8 +144,8 @@ impl Started {
     unsafe fn new(shared: NonNull<Shared>, id: RequestId) -> Self {
         // SAFETY: valid by 1.
         let valid = unsafe { shared.as_ref() };
-        valid.memory.get();
-        let memory = Memory(shared);
+        // SAFETY: 1. by 1.
+        let memory = unsafe { Memory::get(shared) };
         // SAFETY: 1. by 2., before anybody else has it.
         unsafe { valid.slot(id.tag()).delivery().begin() };
         Self { memory, id, taken: false }
@@ -207,7 +207,7 @@ impl fmt::Debug for Started {
 }
 
 /// A reference of `memory`, put when dropped.
-struct Memory(NonNull<Shared>);
+pub(super) struct Memory(NonNull<Shared>);
 
 // SAFETY: `Shared` is `Send` and `Sync`, and freed by whoever puts the last reference, on any thread.
 unsafe impl Send for Memory {}
@@ -215,7 +215,21 @@ unsafe impl Send for Memory {}
 unsafe impl Sync for Memory {}
 
 impl Memory {
-    fn shared(&self) -> &Shared {
+    /// # Safety
+    ///
+    /// 1. `*shared` is valid, and whoever keeps it so waits for references of `memory`.
+    pub(super) unsafe fn get(shared: NonNull<Shared>) -> Self {
+        // SAFETY: 1.
+        unsafe { shared.as_ref() }.memory.get();
+        Self(shared)
+    }
+
+    /// Whether it is that one.
+    pub(super) fn is_of(&self, shared: NonNull<Shared>) -> bool {
+        self.0 == shared
+    }
+
+    pub(super) fn shared(&self) -> &Shared {
         // SAFETY: valid while this exists.
         unsafe { self.0.as_ref() }
     }
@@ -238,6 +252,11 @@ impl Shared {
     /// 1. The caller owns the slot of `id`, which is filled, and one `reqs` reference, and passes both on.
     /// 2. The request was submitted with a future.
     pub(super) unsafe fn deliver(this: NonNull<Self>, id: RequestId, res: i64) {
+        // SAFETY: the request's reference keeps it alive.
+        if unsafe { this.as_ref() }.layer.is_some() {
+            // SAFETY: 1. by 1. 2. just looked at. What it has finished publishes itself.
+            return drop(unsafe { Self::settle(this, id, res) });
+        }
         // Called, or dropped, after the reference was put, whatever panics: it may end a task and with it the context,
         // which waits for that reference.
         let _outside;

@@ -73,6 +73,7 @@
 mod aligned;
 mod backend;
 mod batch;
+mod below;
 mod buffer;
 mod cancellable;
 mod completion;
@@ -101,6 +102,7 @@ mod visit;
 
 pub use aligned::{AlignedBuffer, AlignedError};
 pub use backend::{Backend, Submitted};
+pub use below::{Above, Below, Done, Ended, NotTaken};
 pub use buffer::{Buffer, BufferMut, IoBuf, IoBufMut, RawBuffer};
 pub use cancellable::Cancellable;
 pub use completion::{Completion, Finished};

@@ -1,9 +1,10 @@
 //! What a context shares with the requests in flight: [`Shared`].
 
-use super::completion::{Completion, result};
+use super::below::Layer;
+use super::completion::{Completion, UNFINISHED, result};
 use super::error::InFlight;
 use super::id::RequestId;
-use super::slot::Slot;
+use super::slot::{Last, Slot};
 use super::trace::report;
 use super::{CancelError, Event, Reason};
 use crate::credits::Tags;
@@ -12,7 +13,7 @@ use crate::refcount::{PerCpuRef, Put};
 use crate::ring::{self, CompletionQueue};
 use crate::sync::{Arc, fence};
 use crate::wait::{EventCount, Gate};
-use std::mem::{MaybeUninit, offset_of};
+use std::mem::{self, MaybeUninit, offset_of};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::NonNull;
 
@@ -43,6 +44,8 @@ pub(super) struct Shared {
     /// A request per tag. Written by whoever holds the tag: submitter, completer, reader, in that order; cancellers
     /// write the word of a request on offer.
     slots: Box<[CachePadded<Slot>]>,
+    /// If these are the requests of a layer: whom their events go to.
+    pub(super) layer: Option<Box<Layer>>,
 }
 
 const _: () = {
@@ -63,7 +66,8 @@ pub(super) const GROUPS: [(&str, usize); 11] = {
     const TAGS: usize = offset_of!(Shared, tags);
     const QUEUE: usize = offset_of!(Shared, queue);
     const WAIT: usize = offset_of!(Shared, wait);
-    let (finished, slots) = (offset_of!(Shared, finished), offset_of!(Shared, slots));
+    let last = [offset_of!(Shared, finished), offset_of!(Shared, slots), offset_of!(Shared, layer)];
+    let first = if last[0] < last[1] { last[0] } else { last[1] };
     [
         ("reqs", offset_of!(Shared, reqs)),
         ("memory", offset_of!(Shared, memory)),
@@ -75,7 +79,7 @@ pub(super) const GROUPS: [(&str, usize); 11] = {
         ("queue.next", QUEUE + CompletionQueue::NEXT),
         ("wait.watched", WAIT + EventCount::WATCHED),
         ("wait.queue", WAIT + EventCount::QUEUE),
-        ("finished, slots", if finished < slots { finished } else { slots }),
+        ("finished, slots", if first < last[2] { first } else { last[2] }),
     ]
 };
 
@@ -98,6 +102,7 @@ impl Shared {
             queue,
             finished: Arc::new(Gate::new()),
             slots: (0..capacity).map(|_| CachePadded::new(Slot::new(generation))).collect(),
+            layer: None,
         }
     }
 
@@ -284,7 +289,7 @@ impl Shared {
     pub(super) fn clear(&self) {
         let rounds = std::iter::from_fn(|| (!self.queue.is_empty()).then_some(()));
         for_all(rounds, |()| {
-            self.visit(usize::MAX, &mut |event| drop(event));
+            self.hand_out(usize::MAX, &mut |event| drop(event));
         });
     }
 
@@ -307,6 +312,8 @@ impl Shared {
             let chunk = (max - read).min(CHUNK);
             let mut tags = [const { MaybeUninit::uninit() }; CHUNK];
             let mut n = 0;
+            // What was left to us, and of which event.
+            let mut left = Vec::new();
             self.queue.read(chunk, |run| {
                 // First, because it may panic, and then nothing of the run is lost.
                 out.reserve(run.len());
@@ -318,6 +325,9 @@ impl Shared {
                     // all fields are written.
                     unsafe {
                         let end = out.as_mut_ptr().add(out.len());
+                        if let Some(last) = self.slot(id.tag()).take_last() {
+                            left.push((out.len(), last));
+                        }
                         self.slot(id.tag()).take(&raw mut (*end).request);
                         (&raw mut (*end).id).write(id);
                         (&raw mut (*end).result).write(result(event.res));
@@ -331,6 +341,7 @@ impl Shared {
                 // SAFETY: the first `n` were written; `MaybeUninit<T>` has the layout of `T`.
                 self.tags.put_all_raw(unsafe { std::slice::from_raw_parts(tags.as_ptr().cast(), n) });
             }
+            do_last(left, out);
             read += n;
             if n < chunk || read == max {
                 return read;
@@ -338,9 +349,29 @@ impl Shared {
         }
     }
 
+    /// Whether the context is being destroyed, or the one whose requests these are parts of.
+    #[inline]
+    pub(super) fn is_dying(&self) -> bool {
+        self.reqs.is_dying() || self.layer.as_ref().is_some_and(|layer| layer.is_dying())
+    }
+
     /// Whether no request is in flight and none can be submitted.
     pub(super) fn is_finished(&self) -> bool {
         self.reqs.is_zero()
+    }
+}
+
+/// Does what was left to the reader of these events, those at these places.
+#[inline(always)]
+fn do_last(left: Vec<(usize, Last)>, events: &mut [Event]) {
+    if left.is_empty() {
+        return;
+    }
+    // If one panics, the reader has the events, and none of them looks as if it were finished.
+    let results: Vec<_> =
+        left.iter().map(|(place, _)| mem::replace(&mut events[*place].result, result(UNFINISHED))).collect();
+    for ((place, last), before) in left.into_iter().zip(results) {
+        events[place].result = last(&mut events[place].request, before);
     }
 }
 

@@ -8,7 +8,8 @@ use crate::percpu::CachePadded;
 use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use crate::sync::cell::UnsafeCell;
 use crate::sync::{MODELLED, mo, prefetch_to_write, unique};
-use std::mem::{MaybeUninit, offset_of};
+use std::io;
+use std::mem::{self, MaybeUninit, offset_of};
 
 /// One request's own lines.
 ///
@@ -36,7 +37,16 @@ pub(super) struct Slot {
     request: UnsafeCell<MaybeUninit<Request>>,
     /// On the neighbour line: used only by requests with a future.
     delivery: Delivery,
+    /// What is left to whoever reads the event, if anything is; `None` while the slot is empty.
+    ///
+    /// # Safety
+    ///
+    /// As `request`.
+    last: UnsafeCell<Option<Last>>,
 }
+
+/// What the reader of an event does to it first. See [`Completion::finish_in_reader`](super::Completion).
+pub(super) type Last = Box<dyn FnOnce(&mut Request, io::Result<usize>) -> io::Result<usize> + Send>;
 
 const FINISHED: u64 = 0;
 const OWNED: u64 = 1;
@@ -62,6 +72,7 @@ impl Slot {
             user_data: AtomicU64::new(0),
             request: UnsafeCell::new(MaybeUninit::uninit()),
             delivery: Delivery::new(),
+            last: UnsafeCell::new(None),
         }
     }
 
@@ -136,6 +147,33 @@ impl Slot {
     #[inline]
     pub(super) unsafe fn request_mut(&self) -> *mut Request {
         self.request.with_mut(|slot| slot.cast())
+    }
+
+    /// Leaves something to whoever reads the event; returns what was left before.
+    ///
+    /// # Safety
+    ///
+    /// 1. The request is the caller's.
+    pub(super) unsafe fn set_last(&self, last: Option<Last>) -> Option<Last> {
+        // SAFETY: by 1.
+        self.last.with_mut(|cell| unsafe { mem::replace(&mut *cell, last) })
+    }
+
+    /// Takes what was left to whoever reads the event.
+    ///
+    /// # Safety
+    ///
+    /// As [`set_last`](Self::set_last).
+    #[inline(always)]
+    pub(super) unsafe fn take_last(&self) -> Option<Last> {
+        // Written to only if there is something.
+        //
+        // SAFETY: by 1.
+        if self.last.with(|cell| unsafe { (*cell).is_none() }) {
+            return None;
+        }
+        // SAFETY: as above.
+        unsafe { self.set_last(None) }
     }
 
     /// The request's owner is done with it, but for handing over the event.

@@ -11,6 +11,9 @@ mod mutants;
 mod others;
 #[path = "../support/mod.rs"]
 mod support;
+#[cfg(ioctx_linux)]
+#[path = "../layers/transparent.rs"]
+mod transparent;
 
 use ioctx::aio::Backend;
 use ioctx::backend::conformance::{self, Capability, Outcome, Suite};
@@ -95,6 +98,17 @@ fn the_best_there_is() {
     assert_eq!(taken, Some(tried.len() - 1), "{backend}");
     assert_eq!(backend.to_string().lines().count(), tried.len());
     pass(Suite::new(|| Auto::new(conformance::CAPACITY).unwrap()).requests(10_000));
+}
+
+#[test]
+#[cfg(ioctx_linux)]
+fn a_layer_that_does_nothing() {
+    use transparent::Transparent;
+    const ALL: u32 = conformance::CAPACITY;
+    let threads = || Threads::new(2).unwrap().inline_cached(false);
+    pass(Suite::new(move || Transparent::new(ALL, threads())).requests(10_000));
+    let one = || Transparent::new(ALL, Auto::new(ALL).unwrap());
+    pass(Suite::new(move || Transparent::new(ALL, one())).requests(10_000));
 }
 
 /// A backend that transfers nothing.
