@@ -9,12 +9,15 @@
 //! | [`Threads`] | real I/O on any file, polls, operations of the user's own | what is cached in the submitter, the rest on a pool |
 //!
 //! On Linux there are also `Kernel`, direct I/O and polls by the kernel's AIO, and, with the feature `uring`, `Uring`:
-//! every operation on any file, in the kernel. With the feature `conformance` there are the checks that each of them
+//! every operation on any file, in the kernel; and `Direct`, which has one of them carry out large direct reads and writes
+//! in parts. With the feature `conformance` there are the checks that each of them
 //! has to pass.
 
 mod auto;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+#[cfg(ioctx_linux)]
+mod direct;
 #[cfg(ioctx_linux)]
 mod held_back;
 #[cfg(ioctx_linux)]
@@ -25,6 +28,8 @@ mod threads;
 mod uring;
 
 pub use auto::{Auto, Tried};
+#[cfg(ioctx_linux)]
+pub use direct::{Direct, Peak};
 #[cfg(ioctx_linux)]
 pub use kernel::{Kernel, KernelError};
 pub use null::{Null, Zero};

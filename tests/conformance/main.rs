@@ -102,6 +102,16 @@ fn the_best_there_is() {
 
 #[test]
 #[cfg(ioctx_linux)]
+fn in_parts() {
+    use ioctx::backend::Direct;
+    let below = || Auto::new(2 * conformance::CAPACITY).unwrap();
+    let suite = |suite: Suite| suite.requests(10_000).skip("unaligned_direct", "it is carried out");
+    pass(suite(Suite::new(move || Direct::new(8, below()).unwrap())));
+    pass(suite(Suite::new(|| Direct::new(8, Threads::new(2).unwrap()).unwrap())));
+}
+
+#[test]
+#[cfg(ioctx_linux)]
 fn a_layer_that_does_nothing() {
     use transparent::Transparent;
     const ALL: u32 = conformance::CAPACITY;

@@ -1,6 +1,7 @@
 //! Layers: requests of their own on a backend below, what becomes of them, and who finishes what.
 #![cfg(ioctx_linux)]
 
+mod direct;
 #[path = "../support/mod.rs"]
 mod support;
 mod transparent;
@@ -19,10 +20,10 @@ use transparent::Transparent;
 
 /// Keeps requests until the test completes them; refuses all if it is told to.
 #[derive(Clone, Default)]
-struct Held(Arc<Mutex<Vec<Completion>>>, Arc<Mutex<bool>>);
+pub(crate) struct Held(pub(crate) Arc<Mutex<Vec<Completion>>>, Arc<Mutex<bool>>);
 
 impl Held {
-    fn take(&self) -> Vec<Completion> {
+    pub(crate) fn take(&self) -> Vec<Completion> {
         std::mem::take(&mut *self.0.lock().unwrap())
     }
 
