@@ -109,7 +109,7 @@ fn many_requests_share_few_parts() {
         let len = (1 << 20) - round * 100;
         for n in 0..8 {
             let buf = AlignedBuffer::new(len, 4096).unwrap();
-            context.submit(Request::read(file.clone(), buf, (n << 20) as u64 + n)).unwrap();
+            context.submit(Request::read(file.clone(), buf, (n << 20) + n)).unwrap();
         }
         context.get_events(8, 8, None, &mut events).unwrap();
         for event in events.drain(..) {
@@ -251,7 +251,7 @@ fn destroying_begins_no_more_parts() {
             held.take().into_iter().filter(|work| matches!(work.request().op, Op::Nop)).for_each(drop);
         }
         // Those that ran.
-        while !context.wait_destroyed(Some(std::time::Instant::now())).is_ok() {
+        while context.wait_destroyed(Some(std::time::Instant::now())).is_err() {
             held.take().into_iter().for_each(drop);
         }
     });

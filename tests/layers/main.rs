@@ -175,7 +175,8 @@ fn what_is_left_to_the_reader_is_done_there_once() {
     };
     // Of one that goes to the context itself.
     let plain = Context::new(4, held.clone()).unwrap();
-    let read: [fn(&Context<Held>) -> (u64, usize); 3] = [
+    type Look = fn(&Context<Held>) -> (u64, usize);
+    let read: [Look; 3] = [
         |context| {
             let event = one(context);
             (event.request.user_data, event.result.unwrap())
