@@ -1,18 +1,21 @@
 //! Copies a file with many requests in flight: `cargo run --release --example copy -- FROM TO`.
 //!
 //! Reads and writes overlap in one context; each buffer goes from a read to the write of what was read.
+//! With `--direct` they go past the page cache, blocks of many megabytes in parts that are in flight together.
 //! Holes of a sparse file stay holes where the system can tell where they are.
 
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
-use ioctx::aio::{Buffer, Context, Event, Op, Request};
+use ioctx::aio::{Backend, Buffer, Context, Event, Op, Request};
 use ioctx::backend::Threads;
+#[cfg(ioctx_linux)]
+use ioctx::backend::{Auto, Direct};
 use std::collections::VecDeque;
 use std::error::Error;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 #[derive(Parser)]
@@ -31,11 +34,14 @@ struct Arguments {
     /// Bring the copy to its device before the end.
     #[arg(long)]
     sync: bool,
+    /// Past the page cache (O_DIRECT), large blocks in parts; of this many at once.
+    #[arg(long, value_name = "PARTS", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    direct: Option<u32>,
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments = Arguments::parse();
-    let from = Arc::new(File::open(&arguments.from)?);
+    let from = Arc::new(open(File::options().read(true), &arguments, &arguments.from)?);
     let meta = from.metadata()?;
     if !meta.is_file() {
         return Err(format!("{} is not a regular file", arguments.from.display()).into());
@@ -43,22 +49,73 @@ fn main() -> Result<(), Box<dyn Error>> {
     if same_file(&arguments, &meta) {
         return Err("the copy would overwrite its own source".into());
     }
-    let to = Arc::new(File::create(&arguments.to)?);
+    let mut options = File::options();
+    let to = options.write(true).create(true).truncate(true);
+    let to = Arc::new(open(to, &arguments, &arguments.to)?);
     // Holes at the end, and files without any data, are made by this alone.
     to.set_len(meta.len())?;
 
-    let context = Context::new(arguments.depth, Threads::sized()?)?;
+    match backend(&arguments)? {
+        #[cfg(ioctx_linux)]
+        Chosen::Direct(direct) => {
+            let context = Context::new(arguments.depth, direct)?;
+            copy_all(&context, &from, &to, meta.len(), &arguments)?;
+            let direct = context.backend();
+            println!("at once, at most: {} (of {} parts)", direct.peak(), direct.parts());
+        }
+        Chosen::Threads(threads) => {
+            copy_all(&Context::new(arguments.depth, threads)?, &from, &to, meta.len(), &arguments)?;
+        }
+    }
+    Ok(())
+}
+
+enum Chosen {
+    Threads(Threads),
+    #[cfg(ioctx_linux)]
+    Direct(Direct<Auto>),
+}
+
+fn backend(arguments: &Arguments) -> Result<Chosen, Box<dyn Error>> {
+    match arguments.direct {
+        None => Ok(Chosen::Threads(Threads::sized()?)),
+        #[cfg(ioctx_linux)]
+        Some(parts) => Ok(Chosen::Direct(Direct::new(parts, Auto::new(arguments.depth + parts)?)?)),
+        #[cfg(not(ioctx_linux))]
+        Some(_) => Err("--direct is for Linux".into()),
+    }
+}
+
+/// Opens a file, past the page cache if that was asked for.
+fn open(options: &mut OpenOptions, arguments: &Arguments, path: &Path) -> io::Result<File> {
+    #[cfg(ioctx_linux)]
+    if arguments.direct.is_some() {
+        use std::os::unix::fs::OpenOptionsExt;
+        options.custom_flags(libc::O_DIRECT);
+    }
+    let _ = arguments;
+    options.open(path)
+}
+
+/// All of it, with a bar.
+fn copy_all<B: Backend>(
+    context: &Context<B>,
+    from: &Arc<File>,
+    to: &Arc<File>,
+    len: u64,
+    arguments: &Arguments,
+) -> Result<(), Box<dyn Error>> {
     let style = ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {bytes_per_sec} {eta}")?;
-    let bar = ProgressBar::new(meta.len()).with_style(style);
-    let copied = copy(&context, &from, &to, meta.len(), &arguments, &bar)?;
+    let bar = ProgressBar::new(len).with_style(style);
+    let copied = copy(context, from, to, len, arguments, &bar)?;
     if arguments.sync {
-        context.submit(Request::fsync(Arc::clone(&to)))?;
+        context.submit(Request::fsync(Arc::clone(to)))?;
         let mut events = Vec::new();
         context.get_events(1, 1, None, &mut events)?;
         events.remove(0).result?;
     }
     bar.finish();
-    println!("{copied} bytes of data in a file of {}", meta.len());
+    println!("{copied} bytes of data in a file of {len}");
     Ok(())
 }
 
@@ -73,8 +130,8 @@ fn same_file(arguments: &Arguments, from: &std::fs::Metadata) -> bool {
 }
 
 /// Keeps up to `depth` requests in flight until every range of data has been read and written.
-fn copy(
-    context: &Context<Threads>,
+fn copy<B: Backend>(
+    context: &Context<B>,
     from: &Arc<File>,
     to: &Arc<File>,
     len: u64,

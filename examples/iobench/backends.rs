@@ -3,6 +3,10 @@
 use crate::Failure;
 use crate::options::Options;
 use ioctx::aio::Backend;
+#[cfg(ioctx_linux)]
+use ioctx::aio::{Completion, Finished, RequestId, Submitted};
+#[cfg(ioctx_linux)]
+use ioctx::backend::Direct;
 use ioctx::backend::{Auto, Null, Threads, Zero};
 use std::fmt;
 
@@ -31,6 +35,7 @@ const ALL: &[Kind] = &[
     Kind { name: "null", reads: Reads::Nothing, open: |_| Ok(Box::new(Null)) },
     Kind { name: "zero", reads: Reads::Zeroes, open: |_| Ok(Box::new(Zero)) },
     Kind { name: "auto", reads: Reads::File, open: auto },
+    Kind { name: "direct", reads: Reads::File, open: direct },
     Kind { name: "threads", reads: Reads::File, open: threads },
     Kind { name: "kernel", reads: Reads::File, open: kernel },
     Kind { name: "uring", reads: Reads::File, open: uring },
@@ -60,6 +65,21 @@ fn auto(options: &Options) -> Result<Box<dyn Backend>, String> {
     let auto = Auto::new(options.capacity().min(32_768)).map_err(|error| error.to_string())?;
     eprintln!("{auto}");
     Ok(Box::new(auto))
+}
+
+/// Parts of 256 KiB, as many as eight requests of a megabyte have.
+#[cfg(ioctx_linux)]
+fn direct(options: &Options) -> Result<Box<dyn Backend>, String> {
+    let auto =
+        Auto::new((options.capacity() + options.parts).min(32_768)).map_err(|error| error.to_string())?;
+    eprintln!("{auto}");
+    let direct = Direct::new(options.parts, auto).map_err(|error| error.to_string())?;
+    Ok(Box::new(Told(direct)))
+}
+
+#[cfg(not(ioctx_linux))]
+fn direct(_: &Options) -> Result<Box<dyn Backend>, String> {
+    Err("it is for Linux".into())
 }
 
 fn threads(options: &Options) -> Result<Box<dyn Backend>, String> {
@@ -97,4 +117,42 @@ fn uring(options: &Options) -> Result<Box<dyn Backend>, String> {
 #[cfg(not(all(ioctx_linux, feature = "uring")))]
 fn uring(_: &Options) -> Result<Box<dyn Backend>, String> {
     Err("it is not built in; build for Linux, with `--features uring`".into())
+}
+
+/// Says in the end how much it has used.
+#[cfg(ioctx_linux)]
+struct Told(Direct<Auto>);
+
+#[cfg(ioctx_linux)]
+impl Drop for Told {
+    fn drop(&mut self) {
+        eprintln!("direct: at once, at most: {} (of {} parts)", self.0.peak(), self.0.parts());
+    }
+}
+
+#[cfg(ioctx_linux)]
+impl Backend for Told {
+    fn submit(&self, work: Completion) -> Submitted {
+        self.0.submit(work)
+    }
+
+    fn flush(&self) {
+        self.0.flush();
+    }
+
+    fn poll(&self, done: &mut dyn FnMut(Finished)) {
+        self.0.poll(done);
+    }
+
+    fn descriptor(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
+        self.0.descriptor()
+    }
+
+    fn cancel(&self, id: RequestId) -> bool {
+        self.0.cancel(id)
+    }
+
+    fn cancel_all(&self) {
+        self.0.cancel_all();
+    }
 }

@@ -61,12 +61,15 @@ pub struct Options {
     /// An fsync after so many writes of a job; 0 for none.
     #[arg(long, default_value_t = 0)]
     pub fsync: u32,
-    /// What carries requests out: null, zero, auto, threads, kernel, uring.
+    /// What carries requests out: null, zero, auto, direct, threads, kernel, uring.
     #[arg(long, default_value = "threads", value_parser = Kind::named)]
     pub backend: Kind,
     /// Threads of the backend `threads`; 0 for four per CPU.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1024))]
     pub pool: u32,
+    /// Parts of 256 KiB that the backend `direct` has in flight at once; it is for --direct and a --bs of megabytes.
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub parts: u32,
     /// Compare all that is read with what was last written there.
     #[arg(long)]
     pub verify: bool,

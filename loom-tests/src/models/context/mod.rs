@@ -1,5 +1,6 @@
 //! The whole context on the null backend, and on ones whose requests wait for another thread.
 
+mod below;
 mod cancel;
 mod drive;
 mod end;
@@ -68,6 +69,7 @@ pub(super) fn models() -> Vec<Model> {
     let parts = [
         life::models(),
         cancel::models(),
+        below::models(),
         drive::models(),
         pool::models(),
         visit::models(),
