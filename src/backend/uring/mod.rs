@@ -57,9 +57,11 @@ use std::{fmt, io};
 /// file system cannot do without waiting costs a move to a worker of the kernel's and back, as on a pool.
 ///
 /// While one ring alone has requests in flight, one reader sleeps in it until as many have completed as it waits for,
-/// up to 64 at a time: one system call, and one switch. Other readers, and all where several rings have some or a
-/// [future](crate::Context::start) is among them, are woken by each completion, and keep a descriptor for their sleeps.
-/// What a thread itself has submitted costs a switch within the kernel for each completion that is not there at once.
+/// up to 64 at a time: one system call, and one switch. Who leaves the looking to it, as a
+/// [stream](crate::Context::events) does, has its events when that reader has what it waits for. Other readers, and all
+/// where several rings have some or a [future](crate::Context::start) is among them, are woken by each completion, and
+/// keep a descriptor for their sleeps. What a thread itself has submitted costs a switch within the kernel for each
+/// completion that is not there at once.
 ///
 /// # When not to use it
 ///
