@@ -113,6 +113,14 @@ pub trait Backend: Send + Sync {
         None
     }
 
+    /// A thread of the context's is about to sleep: what it watches meanwhile, which is [`descriptor`](Self::descriptor),
+    /// readable at once if `poll` has something to do. For a backend that leaves work to those who are about to sleep.
+    #[cfg(ioctx_linux)]
+    #[inline(always)]
+    fn prepare_sleep(&self) -> Option<BorrowedFd<'_>> {
+        self.descriptor()
+    }
+
     /// Asks for the early end of a request that runs; returns whether somebody was asked. The request completes as any
     /// other, with `ECANCELED` or with what it has achieved.
     fn cancel(&self, id: RequestId) -> bool {
@@ -153,6 +161,11 @@ impl<B: Backend + ?Sized> Backend for Box<B> {
         announce: &mut dyn FnMut(u32, &Waker) -> bool,
     ) -> Option<Outcome> {
         (**self).park(wanted, deadline, announce)
+    }
+
+    #[cfg(ioctx_linux)]
+    fn prepare_sleep(&self) -> Option<BorrowedFd<'_>> {
+        (**self).prepare_sleep()
     }
 
     fn cancel(&self, id: RequestId) -> bool {

@@ -69,7 +69,7 @@ impl<B: Backend> Context<B> {
         there: impl Fn(u32) -> bool,
     ) -> Option<Outcome> {
         #[cfg(ioctx_linux)]
-        if let Some(descriptor) = self.backend.descriptor() {
+        if let Some(descriptor) = self.backend.prepare_sleep() {
             let sleepers = &self.shared().wait;
             return watch::park(sleepers, &self.backend, wanted, deadline, &there)
                 .unwrap_or_else(|| watch::sleep(sleepers, descriptor, wanted, deadline, &there));

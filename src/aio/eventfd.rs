@@ -3,6 +3,8 @@
 use super::shared::Shared;
 use super::{Backend, Context};
 use crate::wait::{Bell, EventCount};
+use rustix::event::epoll;
+use std::os::fd::OwnedFd;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::{fmt, io, mem};
 
@@ -12,11 +14,22 @@ impl<B: Backend> Context<B> {
     ///
     /// # Errors
     ///
-    /// Those of `eventfd`: no descriptor is left, or no memory.
+    /// Those of `eventfd` and `epoll_create`: no descriptor is left, or no memory.
     pub fn eventfd(&self) -> io::Result<EventFd<'_>> {
         let shared = self.shared();
-        Ok(EventFd { shared, bell: Bell::new(&shared.wait)?, rung: false })
+        let bell = Bell::new(&shared.wait)?;
+        let driven = self.backend.descriptor().map(|descriptor| both(bell.as_fd(), descriptor)).transpose()?;
+        Ok(EventFd { shared, backend: &self.backend, bell, driven, rung: false })
     }
+}
+
+/// A descriptor that is readable when either of these is.
+fn both(bell: BorrowedFd<'_>, descriptor: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let both = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    for one in [bell, descriptor] {
+        epoll::add(&both, one, epoll::EventData::new_u64(0), epoll::EventFlags::IN)?;
+    }
+    Ok(both)
 }
 
 /// An eventfd that becomes readable, once, when as many events are there as it was [armed](Self::arm) for. See
@@ -28,6 +41,9 @@ impl<B: Backend> Context<B> {
 ///
 /// It is one of the readers: an event it became readable for is not counted for another that sleeps. What its owner
 /// leaves behind is handed on to others by the next arming, by [`disarm`](Self::disarm) and by dropping it.
+///
+/// Where a backend does not complete by itself, the descriptor is also readable while there is something to harvest,
+/// armed or not: reading events does that.
 ///
 /// # Staleness
 ///
@@ -66,7 +82,10 @@ impl<B: Backend> Context<B> {
 /// ```
 pub struct EventFd<'a> {
     shared: &'a Shared,
+    backend: &'a dyn Backend,
     bell: Bell<&'a EventCount>,
+    /// Readable also if a backend that does not complete by itself has something to harvest. `None` for others.
+    driven: Option<OwnedFd>,
     /// Whether it was picked, and has left others to sleep for it, since it was armed.
     rung: bool,
 }
@@ -88,6 +107,9 @@ impl EventFd<'_> {
         let armed = shared.enough() < wanted && !shared.is_finished();
         if !armed {
             self.bell.disarm();
+        } else if self.driven.is_some() {
+            // What the backend leaves to those who are about to sleep.
+            let _ = self.backend.prepare_sleep();
         }
         armed
     }
@@ -100,7 +122,7 @@ impl EventFd<'_> {
         }
     }
 
-    /// Makes the descriptor unreadable. Events are looked for after this, not before.
+    /// Makes the descriptor unreadable, as far as it was for events. Events are looked for after this, not before.
     pub fn clear(&mut self) {
         self.rung |= self.bell.clear();
     }
@@ -114,13 +136,13 @@ impl Drop for EventFd<'_> {
 
 impl AsFd for EventFd<'_> {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.bell.as_fd()
+        self.driven.as_ref().map_or_else(|| self.bell.as_fd(), OwnedFd::as_fd)
     }
 }
 
 impl AsRawFd for EventFd<'_> {
     fn as_raw_fd(&self) -> RawFd {
-        self.bell.as_raw_fd()
+        self.as_fd().as_raw_fd()
     }
 }
 

@@ -6,6 +6,9 @@ use std::fs::File;
 use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 
+#[cfg(ioctx_linux)]
+use std::sync::Weak;
+
 #[cfg(unix)]
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
@@ -81,6 +84,21 @@ impl FileRef {
         }
         // SAFETY: our reference keeps it.
         call(unsafe { self.word.as_ref() })
+    }
+
+    /// What tells this file from others, whatever their numbers: kept, no other file comes to be at its address. `None`
+    /// if it is not ours.
+    #[cfg(ioctx_linux)]
+    pub(crate) fn identity(&self) -> Option<Weak<File>> {
+        // SAFETY: from `into_raw`, and the reference stays ours.
+        let file = |file: *const File| ManuallyDrop::new(unsafe { SharedFile::from_raw(file) });
+        self.is_shared().then(|| SharedFile::downgrade(&file(self.word.as_ptr())))
+    }
+
+    /// Whether this is the file of that identity.
+    #[cfg(ioctx_linux)]
+    pub(crate) fn is(&self, identity: &Weak<File>) -> bool {
+        self.word.as_ptr().cast_const() == identity.as_ptr()
     }
 
     /// The file; itself if it is a descriptor that somebody else keeps open.

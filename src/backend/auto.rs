@@ -170,6 +170,11 @@ impl Backend for Auto {
         with!(self, backend => backend.park(wanted, deadline, announce))
     }
 
+    #[cfg(ioctx_linux)]
+    fn prepare_sleep(&self) -> Option<BorrowedFd<'_>> {
+        with!(self, backend => backend.prepare_sleep())
+    }
+
     fn cancel(&self, id: RequestId) -> bool {
         with!(self, backend => backend.cancel(id))
     }

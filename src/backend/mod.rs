@@ -6,6 +6,7 @@
 //! | [`Null`] | nothing, like `/dev/null` | in the submitter |
 //! | [`Zero`] | nothing, like `/dev/zero` | in the submitter |
 //! | [`Auto`] | the same, by the best of those below and [`Threads`] that can be made here, and says why | as that one |
+//! | [`Nonblocking`] | real I/O on any file | pipes and sockets in whoever submits or waits, the rest as [`Threads`] |
 //! | [`Threads`] | real I/O on any file, polls, operations of the user's own | what is cached in the submitter, the rest on a pool |
 //!
 //! On Linux there are also `Kernel`, direct I/O and polls by the kernel's AIO, and, with the feature `uring`, `Uring`:
@@ -22,6 +23,9 @@ mod direct;
 mod held_back;
 #[cfg(ioctx_linux)]
 mod kernel;
+mod nonblocking;
+#[cfg(ioctx_linux)]
+mod now;
 mod null;
 mod threads;
 #[cfg(all(ioctx_linux, feature = "uring"))]
@@ -32,6 +36,7 @@ pub use auto::{Auto, Tried};
 pub use direct::{Direct, Peak};
 #[cfg(ioctx_linux)]
 pub use kernel::{Kernel, KernelError};
+pub use nonblocking::Nonblocking;
 pub use null::{Null, Zero};
 pub use threads::Threads;
 #[cfg(feature = "stats")]

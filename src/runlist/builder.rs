@@ -24,9 +24,9 @@ use crate::sync::time::Duration;
 pub struct Builder {
     pub(super) submit: usize,
     pub(super) reap: bool,
-    pub(super) worker: bool,
-    pub(super) busy: Duration,
-    pub(super) idle: Duration,
+    pub(crate) worker: bool,
+    pub(crate) busy: Duration,
+    pub(crate) idle: Duration,
     pub(super) linger: Duration,
 }
 

@@ -17,8 +17,11 @@ mod transparent;
 
 use ioctx::aio::Backend;
 use ioctx::backend::conformance::{self, Capability, Outcome, Suite};
-use ioctx::backend::{Auto, Null, Threads, Zero};
-use std::time::Instant;
+use ioctx::backend::{Auto, Nonblocking, Null, Threads, Zero};
+use ioctx::runlist::Builder;
+use std::time::{Duration, Instant};
+
+const NOW: Duration = Duration::ZERO;
 
 /// Leaves it to suites to end, as they do however slow the machine is, and takes the alarm back that others have set.
 fn take_your_time() {
@@ -88,6 +91,14 @@ fn kernel_aio() {
     }
     does_all(|| Kernel::new(conformance::CAPACITY).unwrap().reap_in_user_space(false));
     does_all(|| Kernel::new(conformance::CAPACITY).unwrap());
+}
+
+#[test]
+fn nonblocking() {
+    does_all(|| Nonblocking::new().unwrap());
+    // Left to the worker.
+    let lazy = || Builder::new().help_on_submit(0).help_on_reap(false).worker_delay(NOW, NOW);
+    pass(Suite::new(move || Nonblocking::with(lazy()).unwrap()).requests(5_000));
 }
 
 #[test]

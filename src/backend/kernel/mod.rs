@@ -10,6 +10,7 @@ mod way;
 pub use error::KernelError;
 
 use super::Threads;
+use super::now::{Now, try_now};
 use crate::aio::{Backend, Completion, Finished, MAX_CAPACITY, RequestId, Submitted};
 use crate::credits::Tags;
 use crate::percpu::CachePadded;
@@ -24,7 +25,7 @@ use rustix::io::Errno;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::{fmt, io, mem, process, ptr};
 use sys::Aio;
-use way::{Now, Way, try_now};
+use way::Way;
 
 /// How many completions are taken out of the ring at a time.
 const CHUNK: usize = 64;
@@ -238,7 +239,7 @@ impl Kernel {
         let submitted = match ended {
             Ended::Done(work, result) => Submitted::Done(work.finish(result)),
             Ended::Left(work) => self.submit_to_pool(work),
-            Ended::Ready(mut work, asked) => match try_now(work.request_mut()) {
+            Ended::Ready(mut work, asked) => match try_now(work.request_mut(), false) {
                 Now::Done(result) => Submitted::Done(work.finish(result)),
                 Now::Unknown => self.submit_to_pool(work),
                 Now::Waits if asked => Submitted::Done(work.finish(Err(Errno::CANCELED.into()))),

@@ -1,0 +1,58 @@
+//! Reading and writing without waiting: [`try_now`].
+
+use crate::aio::{Op, Request};
+use rustix::io::{Errno, ReadWriteFlags, preadv2, pwritev2};
+use std::io::{self, IoSlice, IoSliceMut};
+
+/// The offset that means none: −1.
+const WHERE_IT_IS: u64 = u64::MAX;
+
+/// What came of trying to read or write without waiting.
+pub(super) enum Now {
+    Done(io::Result<usize>),
+    Waits,
+    /// The file does not do that.
+    Unknown,
+}
+
+/// Reads or writes, if that takes no waiting. `stream`: the file is known to be one that cannot seek.
+pub(super) fn try_now(request: &mut Request, stream: bool) -> Now {
+    const NOW: ReadWriteFlags = ReadWriteFlags::NOWAIT;
+    let result = match &mut request.op {
+        Op::Read { file, buf, offset } => {
+            seekless(stream, *offset, |at| preadv2(&*file, &mut [IoSliceMut::new(buf)], at, NOW))
+        }
+        Op::Write { file, buf, offset } => {
+            seekless(stream, *offset, |at| pwritev2(&*file, &[IoSlice::new(buf)], at, NOW))
+        }
+        Op::WriteDsync { file, buf, offset } => seekless(stream, *offset, |at| {
+            pwritev2(&*file, &[IoSlice::new(buf)], at, NOW | ReadWriteFlags::DSYNC)
+        }),
+        Op::ReadV { file, bufs, offset } => {
+            let mut slices: Vec<_> = bufs.iter_mut().map(|buf| IoSliceMut::new(buf)).collect();
+            seekless(stream, *offset, |at| preadv2(&*file, &mut slices, at, NOW))
+        }
+        Op::WriteV { file, bufs, offset } => {
+            let slices: Vec<_> = bufs.iter().map(|buf| IoSlice::new(buf)).collect();
+            seekless(stream, *offset, |at| pwritev2(&*file, &slices, at, NOW))
+        }
+        _ => Err(Errno::OPNOTSUPP),
+    };
+    match result {
+        Err(Errno::AGAIN | Errno::INTR) => Now::Waits,
+        Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Now::Unknown,
+        done => Now::Done(done.map_err(io::Error::from)),
+    }
+}
+
+/// What a file that cannot seek answers is done again without the offset.
+fn seekless(
+    stream: bool,
+    offset: u64,
+    mut call: impl FnMut(u64) -> rustix::io::Result<usize>,
+) -> rustix::io::Result<usize> {
+    match if stream { Err(Errno::SPIPE) } else { call(offset) } {
+        Err(Errno::SPIPE) => call(WHERE_IT_IS),
+        done => done,
+    }
+}
