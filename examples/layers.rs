@@ -1,9 +1,9 @@
 //! A layer of one's own between context and file, without a thread of its own:
 //! `cargo run --release --example layers -- FILE`.
 //!
-//! The layer seals the blocks that are written: each goes to the file with a checksum of its content and its place behind
-//! it. Where a block is read, the completer hands it up as it is; the checksum is looked at by the thread that reads the
-//! event and waits for the block, and not by one of the backend's.
+//! The layer seals the blocks that are written: each goes to the file with a checksum of its content and its place
+//! behind it. Where a block is read, the completer hands it up as it is; the checksum is looked at by the thread that
+//! reads the event and waits for the block, and not by one of the backend's.
 
 use ioctx::aio::{
     Backend, Below, Buffer, BufferMut, Completion, Context, Done, Ended, Finished, Op, Request, RequestId,

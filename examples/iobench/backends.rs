@@ -78,8 +78,8 @@ fn direct(options: &Options) -> Result<Box<dyn Backend>, String> {
 }
 
 #[cfg(not(ioctx_linux))]
-fn direct(_: &Options) -> Result<Box<dyn Backend>, String> {
-    Err("it is for Linux".into())
+fn direct(options: &Options) -> Result<Box<dyn Backend>, String> {
+    Err(format!("it is for Linux, with or without --parts {}", options.parts))
 }
 
 fn threads(options: &Options) -> Result<Box<dyn Backend>, String> {

@@ -62,9 +62,10 @@ impl Ended {
 /// The backend below a layer, and the requests that the layer has it carry out.
 ///
 /// A layer is a [`Backend`] with one of these. What it does not care about it passes on: the backend below completes it
-/// as if there were no layer. For the rest it submits requests of its own, with other buffers, other offsets, or several
-/// for one; each comes back to it, with the [`Done`] it was submitted with, and the layer completes the one above: in
-/// the completer's context, or, by [`Completion::finish_in_reader`], in that of who waits. There is no thread in it.
+/// as if there were no layer. For the rest it submits requests of its own, with other buffers, other offsets, or
+/// several for one; each comes back to it, with the [`Done`] it was submitted with, and the layer completes the one
+/// above: in the completer's context, or, by [`Completion::finish_in_reader`], in that of who waits. There is no thread
+/// in it.
 ///
 /// Queued means that `done` will be called, or was already, exactly once; also if the request is dropped below
 /// (`ECANCELED`), cancelled, or lost to a panic. Requests own their buffers until then.
@@ -78,15 +79,16 @@ impl Ended {
 ///
 /// # Costs
 ///
-/// As a [`Context`] of this capacity; 30 ns for a request to go down and to come back, most of it moving it. Those that
-/// are passed on cost a comparison. Not for a layer that only counts or delays: that passes everything on.
+/// As a [`Context`] of this capacity; some 100 ns for a request to go down and to come back: its place, and moving it
+/// there and back. A chain of boxed closures is a quarter of that, and keeps no buffers, counts nothing and cannot be
+/// cancelled. Requests that are passed on cost a comparison.
 ///
 /// # Examples
 ///
 /// Turns every bit of what is read and written, reading in the completer's context:
 ///
 /// ```
-/// use ioctx::aio::{Above, Backend, Below, Completion, Context, Done, Ended, Finished, Op, Request, RequestId, Submitted};
+/// use ioctx::aio::{Backend, Below, Completion, Context, Done, Ended, Finished, Op, Request, RequestId, Submitted};
 /// use ioctx::backend::Threads;
 ///
 /// struct Turned(Below<Threads, Turning>);
@@ -246,9 +248,9 @@ impl<B: Backend, D: Done> Below<B, D> {
         self.layer().is_dying()
     }
 
-    /// Has a request carried out, and `done` called with it. What comes of it, if that was within this call: what `done`
-    /// has returned, for [`Submitted::Done`](super::Submitted::Done). The request's user data is set to the name of the
-    /// one `above`.
+    /// Has a request carried out, and `done` called with it. What comes of it, if that was within this call: what
+    /// `done` has returned, for [`Submitted::Done`](super::Submitted::Done). The request's user data is set to the name
+    /// of the one `above`.
     ///
     /// # Errors
     ///

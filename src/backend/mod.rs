@@ -10,8 +10,8 @@
 //! | [`Threads`] | real I/O on any file, polls, operations of the user's own | what is cached in the submitter, the rest on a pool |
 //!
 //! On Linux there are also `Kernel`, direct I/O and polls by the kernel's AIO, and, with the feature `uring`, `Uring`:
-//! every operation on any file, in the kernel; and `Direct`, which has one of them carry out large direct reads and writes
-//! in parts. With the feature `conformance` there are the checks that each of them
+//! every operation on any file, in the kernel; and `Direct`, which has one of them carry out large direct reads and
+//! writes in parts. With the feature `conformance` there are the checks that each of them
 //! has to pass.
 
 mod auto;

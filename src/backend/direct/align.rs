@@ -16,8 +16,8 @@ pub(super) struct Align {
     pub(super) memory: usize,
     /// Offsets and lengths of reads.
     pub(super) read: u64,
-    /// Of writes: whole pages and blocks of the file system, so that what goes past the page cache never shares one with
-    /// what goes through it.
+    /// Of writes: whole pages and blocks of the file system, so that what goes past the page cache never shares one
+    /// with what goes through it.
     pub(super) write: u64,
 }
 

@@ -37,10 +37,10 @@ const MOST: usize = 1 << 30;
 ///
 /// # Bounds
 ///
-/// There are never more parts in flight than the layer was made for, nor more memory for copies than so many parts have;
-/// both are taken when a part begins and come back, to be used again, when it ends. [`peak`](Self::peak) says how many
-/// there were. Requests that find none wait their turn, and are handed out in order by whoever ends parts; submitting
-/// never waits. They can be cancelled meanwhile, and afterwards as far as the backend can end what runs.
+/// There are never more parts in flight than the layer was made for, nor more memory for copies than so many parts
+/// have; both are taken when a part begins and come back, to be used again, when it ends. [`peak`](Self::peak) says how
+/// many there were. Requests that find none wait their turn, and are handed out in order by whoever ends parts;
+/// submitting never waits. They can be cancelled meanwhile, and afterwards as far as the backend can end what runs.
 ///
 /// # What a result says
 ///
@@ -96,8 +96,8 @@ impl fmt::Display for Peak {
 }
 
 impl<B: Backend + 'static> Direct<B> {
-    /// For up to so many parts at once, at least 1, of 256 KiB each. The backend has to take these and the requests that
-    /// are passed on; a part that it refuses ends its request there.
+    /// For up to so many parts at once, at least 1, of 256 KiB each. The backend has to take these and the requests
+    /// that are passed on; a part that it refuses ends its request there.
     ///
     /// # Errors
     ///
