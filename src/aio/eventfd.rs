@@ -18,7 +18,8 @@ impl<B: Backend> Context<B> {
     pub fn eventfd(&self) -> io::Result<EventFd<'_>> {
         let shared = self.shared();
         let bell = Bell::new(&shared.wait)?;
-        let driven = self.backend.descriptor().map(|descriptor| both(bell.as_fd(), descriptor)).transpose()?;
+        let driven =
+            self.backend.descriptor().map(|descriptor| both(bell.as_fd(), descriptor)).transpose()?;
         Ok(EventFd { shared, backend: &self.backend, bell, driven, rung: false })
     }
 }

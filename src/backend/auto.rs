@@ -58,7 +58,6 @@ pub struct Tried {
 }
 
 #[derive(Debug)]
-#[allow(clippy::large_enum_variant, reason = "there is one, which is not moved")]
 enum Chosen {
     #[cfg(all(ioctx_linux, feature = "uring"))]
     Uring(Uring),
