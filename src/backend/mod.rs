@@ -42,4 +42,4 @@ pub use threads::Threads;
 #[cfg(feature = "stats")]
 pub use threads::ThreadsStats;
 #[cfg(all(ioctx_linux, feature = "uring"))]
-pub use uring::{Uring, UringError};
+pub use uring::{RegisteredBuffer, Uring, UringError};

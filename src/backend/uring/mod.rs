@@ -2,19 +2,22 @@
 
 mod entry;
 mod error;
+mod registered;
 mod ring;
 mod rings;
 
 pub use error::UringError;
+pub use registered::RegisteredBuffer;
 
 use super::Threads;
 use super::threads::sys;
 use crate::aio::{Backend, Completion, Finished, Op, RequestId, Submitted};
 use crate::backend::held_back::HeldBack;
 use crate::sync::time::Instant;
-use crate::sync::{Arc, OnceLock};
+use crate::sync::{Arc, OnceLock, SharedFile};
 use crate::wait::Outcome;
 use entry::Known;
+use registered::Registered;
 use ring::{Flight, NotPushed, Ring};
 use rings::Rings;
 use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
@@ -99,6 +102,7 @@ pub struct Uring {
     /// Has the descriptors of all rings.
     watched: OwnedFd,
     known: Known,
+    registered: Registered,
     capacity: u32,
     cooperative: bool,
     inline_cached: bool,
@@ -138,6 +142,7 @@ impl Uring {
             rings: Arc::new(Rings::new()),
             watched,
             known,
+            registered: Registered::default(),
             capacity,
             cooperative,
             inline_cached: true,
@@ -155,6 +160,58 @@ impl Uring {
         self
     }
 
+    /// Has the kernel look up these files once and for all: requests on them, as shared files, need not. They stay open for
+    /// as long as this exists.
+    ///
+    /// Once: a second time is refused with `EBUSY`.
+    ///
+    /// # Errors
+    ///
+    /// What the system says, such as `EMFILE` for more than the limit of open files. Everything works as before, then.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ioctx::aio::{Context, Request};
+    /// use ioctx::backend::Uring;
+    /// use std::sync::Arc;
+    /// let file = Arc::new(tempfile::tempfile()?);
+    /// let Ok(mut backend) = Uring::new(64) else { return Ok(()) };
+    /// backend.register_files([file.clone()])?;
+    /// backend.register_buffers(16, 4096)?;
+    /// let context = Context::new(64, backend)?;
+    /// let mut buffer = context.backend().buffer().expect("none is in use");
+    /// buffer.fill(7);
+    /// context.submit(Request::write(file, buffer, 0))?;
+    /// let mut events = Vec::new();
+    /// context.get_events(1, 64, None, &mut events)?;
+    /// assert_eq!(events[0].result.as_ref().unwrap(), &4096);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn register_files(&mut self, files: impl IntoIterator<Item = SharedFile>) -> io::Result<()> {
+        let (rings, files) = (Arc::clone(&self.rings), files.into_iter().collect());
+        self.registered.add_files(rings.first(), files)
+    }
+
+    /// Makes so many buffers of `len` bytes each, and has the kernel pin them: requests with one of them,
+    /// [`buffer`](Self::buffer), need no look-up of its pages. Aligned to pages as far as `len` is.
+    ///
+    /// Once: a second time is refused with `EBUSY`.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` for none, or for more than 1 GiB; `ENOMEM` for more than there is, or than the limit of locked memory
+    /// (`ulimit -l`). Everything works as before, then.
+    pub fn register_buffers(&mut self, count: u32, len: usize) -> io::Result<()> {
+        let rings = Arc::clone(&self.rings);
+        self.registered.add_buffers(rings.first(), count, len)
+    }
+
+    /// One of the [registered](Self::register_buffers) buffers, with whatever is in it; `None` if all are in use.
+    pub fn buffer(&self) -> Option<RegisteredBuffer> {
+        self.registered.buffer()
+    }
+
     fn watch(&self, ring: &Ring) -> io::Result<()> {
         let data = epoll::EventData::new_u64(0);
         Ok(epoll::add(&self.watched, ring.descriptor(), data, epoll::EventFlags::IN)?)
@@ -162,11 +219,13 @@ impl Uring {
 
     /// Puts a request into a ring; returns its place.
     fn place(&self, mut work: Completion) -> Result<usize, NotPlaced> {
-        let Some((entry, segments)) = self.known.prepare(&mut work) else {
+        let Some((entry, segments)) = self.known.prepare(&mut work, &self.registered) else {
             return Err(NotPlaced::Unknown(work));
         };
         self.rings.make_home(|| {
-            Ring::new(self.capacity, self.cooperative).ok().filter(|ring| self.watch(ring).is_ok())
+            // One that does not take what is registered could not carry out what is meant for it.
+            let ring = Ring::new(self.capacity, self.cooperative).ok();
+            ring.filter(|ring| self.registered.with(ring) && self.watch(ring).is_ok())
         });
         let mut flight = Flight::new(work, segments);
         for wait in [false, true] {
@@ -312,6 +371,7 @@ impl fmt::Debug for Uring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Uring")
             .field("rings", &self.rings.all().count())
+            .field("registered", &self.registered)
             .field("capacity", &self.capacity)
             .field("cooperative", &self.cooperative)
             .field("inline_cached", &self.inline_cached)

@@ -31,6 +31,11 @@ impl Rings {
         self.rings[self.home()].get_or_init(make);
     }
 
+    /// The one that was made first, if no other was yet.
+    pub(super) fn first(&self) -> &Ring {
+        self.all().next().expect("one is made with it").1
+    }
+
     /// The ring there, if it was made.
     pub(super) fn at(&self, place: usize) -> Option<&Ring> {
         self.rings[place].get()?.as_ref()
