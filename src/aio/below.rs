@@ -135,7 +135,7 @@ impl Ended {
 ///         self.0.poll(done);
 ///     }
 ///
-///     # #[cfg(target_os = "linux")] #[cfg(not(ioctx_portable))]
+///     # #[cfg(ioctx_linux)]
 ///     fn descriptor(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
 ///         self.0.descriptor()
 ///     }

@@ -194,7 +194,8 @@ impl Uring {
     }
 
     /// Makes so many buffers of `len` bytes each, and has the kernel pin them: requests with one of them,
-    /// [`buffer`](Self::buffer), need no look-up of its pages. Aligned to pages as far as `len` is.
+    /// [`buffer`](Self::buffer), need no look-up of its pages. Aligned to pages as far as `len` is. With a registered file
+    /// that saves about a seventh of a read of 4 KiB, from the page cache or past it.
     ///
     /// Once: a second time is refused with `EBUSY`.
     ///
