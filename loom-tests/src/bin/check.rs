@@ -254,9 +254,13 @@ fn sweep(part: &str) -> io::Result<bool> {
         let begun = Instant::now();
         let mut order: Vec<&str> = models.iter().map(|(name, _)| name.as_str()).collect();
         // Models of the same part are the likeliest to notice.
-        let own = match site.split('.').next().unwrap_or_default() {
-            "percpu" => "refcount",
-            own => own,
+        let own = match site.split('.').collect::<Vec<_>>()[..] {
+            ["percpu", ..] => "refcount",
+            ["refcount", "typed", _] => "owner",
+            ["aio", "delivery", _] => "context.future",
+            ["aio", ..] => "context",
+            [own, ..] => own,
+            [] => "",
         };
         order.sort_by_key(|name| !name.starts_with(own));
         let is_kept = kept.contains_key(&(site.clone(), (*how).to_owned()));
