@@ -180,7 +180,7 @@ fn models(options: &[&str], part: &str) -> io::Result<bool> {
 }
 
 /// How long it is tried whether a mutant is noticed that is not expected to be.
-const ENOUGH: Duration = Duration::from_secs(20);
+const ENOUGH: Duration = Duration::from_secs(5);
 
 /// One ordering to weaken.
 struct Mutant {
@@ -258,6 +258,7 @@ fn sweep(part: &str) -> io::Result<bool> {
             ["percpu", ..] => "refcount",
             ["refcount", "typed", _] => "owner",
             ["aio", "delivery", _] => "context.future",
+            ["aio", "table", _] => "aio.table",
             ["aio", ..] => "context",
             [own, ..] => own,
             [] => "",
