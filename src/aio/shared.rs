@@ -312,8 +312,7 @@ impl Shared {
             let chunk = (max - read).min(CHUNK);
             let mut tags = [const { MaybeUninit::uninit() }; CHUNK];
             let mut n = 0;
-            // What was left to us, and of which event.
-            let mut left = Vec::new();
+            let mut is_left = false;
             self.queue.read(chunk, |run| {
                 // First, because it may panic, and then nothing of the run is lost.
                 out.reserve(run.len());
@@ -325,9 +324,7 @@ impl Shared {
                     // all fields are written.
                     unsafe {
                         let end = out.as_mut_ptr().add(out.len());
-                        if let Some(last) = self.slot(id.tag()).take_last() {
-                            left.push((out.len(), last));
-                        }
+                        is_left |= self.slot(id.tag()).has_last();
                         self.slot(id.tag()).take(&raw mut (*end).request);
                         (&raw mut (*end).id).write(id);
                         (&raw mut (*end).result).write(result(event.res));
@@ -339,13 +336,41 @@ impl Shared {
             // complete.
             if n > 0 {
                 // SAFETY: the first `n` were written; `MaybeUninit<T>` has the layout of `T`.
-                self.tags.put_all_raw(unsafe { std::slice::from_raw_parts(tags.as_ptr().cast(), n) });
+                let tags = unsafe { std::slice::from_raw_parts(tags.as_ptr().cast(), n) };
+                if is_left {
+                    let start = out.len() - n;
+                    // SAFETY: 1. as their events tell; not put yet.
+                    unsafe { self.do_last(tags, &mut out[start..]) };
+                } else {
+                    self.tags.put_all_raw(tags);
+                }
             }
-            do_last(left, out);
             read += n;
             if n < chunk || read == max {
                 return read;
             }
+        }
+    }
+
+    /// Puts the tags of these events, and does what was left to their reader.
+    ///
+    /// # Safety
+    ///
+    /// 1. The caller owns `tags`, which are those of `events`, in their order.
+    #[cold]
+    unsafe fn do_last(&self, tags: &[u32], events: &mut [Event]) {
+        let mut left: Vec<(&mut Event, Last)> = tags
+            .iter()
+            .zip(events)
+            // SAFETY: 1. the slots are ours, by our 1.
+            .filter_map(|(tag, event)| Some((event, unsafe { self.slot(*tag).take_last() }?)))
+            .collect();
+        self.tags.put_all_raw(tags);
+        // If one panics, the reader has the events, and none of them looks as if it were finished.
+        let results: Vec<_> =
+            left.iter_mut().map(|(event, _)| mem::replace(&mut event.result, result(UNFINISHED))).collect();
+        for ((event, last), before) in left.into_iter().zip(results) {
+            event.result = last(&mut event.request, before);
         }
     }
 
@@ -358,20 +383,6 @@ impl Shared {
     /// Whether no request is in flight and none can be submitted.
     pub(super) fn is_finished(&self) -> bool {
         self.reqs.is_zero()
-    }
-}
-
-/// Does what was left to the reader of these events, those at these places.
-#[inline(always)]
-fn do_last(left: Vec<(usize, Last)>, events: &mut [Event]) {
-    if left.is_empty() {
-        return;
-    }
-    // If one panics, the reader has the events, and none of them looks as if it were finished.
-    let results: Vec<_> =
-        left.iter().map(|(place, _)| mem::replace(&mut events[*place].result, result(UNFINISHED))).collect();
-    for ((place, last), before) in left.into_iter().zip(results) {
-        events[place].result = last(&mut events[place].request, before);
     }
 }
 

@@ -168,12 +168,28 @@ impl Slot {
     pub(super) unsafe fn take_last(&self) -> Option<Last> {
         // Written to only if there is something.
         //
-        // SAFETY: by 1.
-        if self.last.with(|cell| unsafe { (*cell).is_none() }) {
-            return None;
-        }
-        // SAFETY: as above.
+        // SAFETY: by 1., twice.
+        unsafe { if self.has_last() { self.take_it() } else { None } }
+    }
+
+    /// # Safety
+    ///
+    /// As [`set_last`](Self::set_last).
+    #[cold]
+    unsafe fn take_it(&self) -> Option<Last> {
+        // SAFETY: handed on.
         unsafe { self.set_last(None) }
+    }
+
+    /// Whether something was left to whoever reads the event.
+    ///
+    /// # Safety
+    ///
+    /// As [`set_last`](Self::set_last).
+    #[inline(always)]
+    pub(super) unsafe fn has_last(&self) -> bool {
+        // SAFETY: by 1.
+        self.last.with(|cell| unsafe { (*cell).is_some() })
     }
 
     /// The request's owner is done with it, but for handing over the event.
