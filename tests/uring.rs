@@ -19,6 +19,8 @@ use std::sync::{Arc, Barrier};
 use std::task::{Poll, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
+use support::driven::{CANCELED, code, is_ready, pipe, read};
+use support::requests::run as one;
 use support::{never_hang, skip};
 
 /// A context whose requests all go through rings, unless `inline`; `None` where there is no `io_uring`.
@@ -35,35 +37,6 @@ fn context_of(capacity: u32, uring: Result<Uring, UringError>) -> Option<Context
             None
         }
     }
-}
-
-fn pipe() -> (File, PipeWriter) {
-    let (reader, writer) = std::io::pipe().unwrap();
-    (File::from(OwnedFd::from(reader)), writer)
-}
-
-fn read<B: Backend>(context: &Context<B>, n: usize) -> Vec<Event> {
-    let mut events = Vec::new();
-    assert_eq!(context.get_events(n, n, None, &mut events), Ok(n));
-    events
-}
-
-fn one(context: &Context<Uring>, request: Request) -> Event {
-    context.submit(request).unwrap();
-    read(context, 1).pop().unwrap()
-}
-
-fn code(event: &Event) -> Option<i32> {
-    event.result.as_ref().err().and_then(std::io::Error::raw_os_error)
-}
-
-const CANCELED: Option<i32> = Some(libc::ECANCELED);
-
-/// Whether there is something to harvest.
-fn is_ready(context: &Context<Uring>) -> bool {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    let descriptor = PollFd::from_borrowed_fd(context.backend().descriptor().unwrap(), PollFlags::IN);
-    poll(&mut [descriptor], Some(&Timespec::default())).unwrap() == 1
 }
 
 /// Is done as soon as a ring has it.

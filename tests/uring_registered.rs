@@ -3,7 +3,7 @@
 
 mod support;
 
-use ioctx::aio::{Context, Event, Request};
+use ioctx::aio::{Context, Request};
 use ioctx::backend::{RegisteredBuffer, Uring};
 use rustix::io::Errno;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -12,6 +12,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::thread;
+use support::requests::run as one;
 use support::{never_hang, skip};
 
 const BLOCK: usize = 4096;
@@ -24,13 +25,6 @@ fn uring(capacity: u32) -> Option<Uring> {
 
 fn file() -> Arc<File> {
     Arc::new(tempfile::tempfile().unwrap())
-}
-
-fn one(context: &Context<Uring>, request: Request) -> Event {
-    context.submit(request).unwrap();
-    let mut events = Vec::new();
-    context.get_events(1, 1, None, &mut events).unwrap();
-    events.pop().unwrap()
 }
 
 /// Those this thread may be on.

@@ -22,6 +22,8 @@ use std::sync::{Arc, Barrier};
 use std::task::{Poll, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
+use support::driven::{CANCELED, code, is_ready, pipe, read};
+use support::requests::run as one;
 use support::{never_hang, skip};
 
 const BLOCK: usize = 4096;
@@ -37,11 +39,6 @@ fn context(capacity: u32, inline: bool) -> Option<Context<Kernel>> {
     Some(Context::new(capacity, kernel(capacity)?.inline_cached(inline)).unwrap())
 }
 
-fn pipe() -> (File, PipeWriter) {
-    let (reader, writer) = std::io::pipe().unwrap();
-    (File::from(OwnedFd::from(reader)), writer)
-}
-
 /// A new file, read and written directly; `None` where the file system does not do that.
 fn direct() -> Option<Arc<File>> {
     let path = tempfile::NamedTempFile::new().unwrap().into_temp_path();
@@ -54,30 +51,6 @@ fn block(n: u64) -> AlignedBuffer {
     let mut block = AlignedBuffer::new(BLOCK, BLOCK).unwrap();
     block.chunks_exact_mut(8).for_each(|place| place.copy_from_slice(&n.to_le_bytes()));
     block
-}
-
-fn read<B: Backend>(context: &Context<B>, n: usize) -> Vec<Event> {
-    let mut events = Vec::new();
-    assert_eq!(context.get_events(n, n, None, &mut events), Ok(n));
-    events
-}
-
-fn one<B: Backend>(context: &Context<B>, request: Request) -> Event {
-    context.submit(request).unwrap();
-    read(context, 1).pop().unwrap()
-}
-
-fn code(event: &Event) -> Option<i32> {
-    event.result.as_ref().err().and_then(std::io::Error::raw_os_error)
-}
-
-const CANCELED: Option<i32> = Some(libc::ECANCELED);
-
-/// Whether there is something to harvest.
-fn is_ready(context: &Context<Kernel>) -> bool {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    let descriptor = PollFd::from_borrowed_fd(context.backend().descriptor().unwrap(), PollFlags::IN);
-    poll(&mut [descriptor], Some(&Timespec::default())).unwrap() == 1
 }
 
 /// Never end by themselves.

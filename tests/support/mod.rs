@@ -1,6 +1,8 @@
 //! What the tests share that put the crate into hostile surroundings.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+#[cfg(ioctx_linux)]
+pub mod driven;
 #[cfg(unix)]
 pub mod hostile;
 #[cfg(target_os = "linux")]

@@ -116,6 +116,7 @@ impl Hub {
         if before == me || before == MANY {
             return;
         }
+        // Relaxed, all three: a number that names a thread, and publishes nothing; see above.
         let claimed = self.driver.compare_exchange(0, me, Relaxed, Relaxed);
         if claimed.is_err() {
             self.driver.store(MANY, Relaxed);

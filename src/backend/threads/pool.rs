@@ -134,6 +134,7 @@ impl State {
         }
         let Some(seat) = self.idle.pop() else { return Call::Nobody };
         self.coming = true;
+        // Relaxed, here and wherever it is used: under the lock of the state.
         seat.is_called.store(true, Relaxed);
         Call::Wake(seat)
     }
@@ -350,6 +351,7 @@ impl Pool {
                 return None;
             }
             state = seat.called.wait_until(state, end);
+            // Relaxed: as in `wake`.
             if seat.is_called.load(Relaxed) {
                 seat.is_called.store(false, Relaxed);
                 return Some(state);
@@ -371,6 +373,7 @@ impl Pool {
         let mut state = self.state.lock();
         state.closed = true;
         for seat in mem::take(&mut state.idle) {
+            // Relaxed: as in `wake`.
             seat.is_called.store(true, Relaxed);
             seat.called.notify_one();
         }
