@@ -202,6 +202,8 @@ impl Request {
                 Ok(Step::Done(-i64::from(libc::EINVAL)))
             }
             Ok(n) if writes || stream || is_all(n, &work.parts) => Ok(Step::Done(n as i64)),
+            // As much as there is without waiting, as was asked for.
+            Ok(n) if flags & libc::RWF_NOWAIT != 0 => Ok(Step::Done(n as i64)),
             Ok(n) if kind::ends_at(fd, offset as u64 + n as u64) => Ok(Step::Done(n as i64)),
             // No more is cached.
             Ok(_) => self.hand_over(work),
