@@ -179,7 +179,8 @@ impl Side {
                 done
             }
             Call::Submit { context, n, list, requests } => {
-                for wanted in requests.iter().filter(|wanted| wanted.request.rw_flags & libc::RWF_NOWAIT != 0) {
+                for wanted in requests.iter().filter(|wanted| wanted.request.rw_flags & libc::RWF_NOWAIT != 0)
+                {
                     self.settle(matches!(wanted.fd, 3 | 4));
                 }
                 let mut addresses = Vec::new();
