@@ -100,6 +100,7 @@ fn who_waits_in_the_middle_of_a_batch_has_it_handed_over() {
         .submit_batch_with(&mut batch, |id| {
             assert!(!is_ready(&context));
             assert_eq!(read(&context, 1)[0].id, id);
+            assert_eq!(context.get_events(0, 1, None, &mut Vec::new()), Ok(0));
         })
         .unwrap();
     // So has who destroys.
@@ -142,6 +143,8 @@ fn a_descriptor_tells_who_watches_many() {
             assert_eq!(context.submit_batch(&mut batch).unwrap(), n);
             assert!(is_ready(&context));
             assert_eq!(context.get_events(0, n, None, &mut Vec::new()), Ok(n));
+            // Until nothing was found.
+            assert_eq!(context.get_events(0, n, None, &mut Vec::new()), Ok(0));
         }
         assert!(!is_ready(&context));
         // Somebody else writes to it, or reads it: events come nevertheless, and are waited for.
@@ -163,6 +166,7 @@ fn a_descriptor_tells_who_watches_many() {
             writer.write_all(b"x").unwrap();
             assert_eq!(reader.join().unwrap(), 1);
         });
+        assert_eq!(context.get_events(0, 1, None, &mut Vec::new()), Ok(0));
         assert!(!is_ready(&context));
     }
 }

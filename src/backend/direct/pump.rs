@@ -127,7 +127,7 @@ impl<B: Backend + 'static> Pump<B> {
     /// Hands out pieces, of the first request that waits and those behind it, until there is no credit; or has whoever
     /// is at it look once more. Called when there is something new to hand out, and whenever a credit has come back.
     pub(super) fn go_on(this: &Arc<Self>) {
-        /// Nobody is at it any more, also after a panic.
+        /// Nobody is at it any more, after a panic.
         struct Turn<'a, B: Backend + 'static>(&'a Mutex<Queue<B>>);
 
         impl<B: Backend + 'static> Drop for Turn<'_, B> {
@@ -152,7 +152,10 @@ impl<B: Backend + 'static> Pump<B> {
             let all = Self::hand_out(this, &mut entry);
             let (entry, again) = {
                 let mut queue = this.queue.lock();
-                match all || queue.stop {
+                // Not after the lock was let go: whoever finds us at it leaves it to us.
+                mem::forget(turn);
+                queue.running = None;
+                match all || mem::take(&mut queue.stop) {
                     true => (Some((entry, all)), true),
                     false => {
                         queue.waiting.push_front(entry);
@@ -160,7 +163,6 @@ impl<B: Backend + 'static> Pump<B> {
                     }
                 }
             };
-            drop(turn);
             match entry {
                 // Perhaps completes the request.
                 Some((entry, true)) => entry.parts.finish_submitting(),

@@ -49,9 +49,9 @@ impl Reaper {
         self.view.is_some()
     }
 
-    /// Takes events out, and the signals that came with them; returns how many events, and for how many requests both
-    /// have been taken now. If `out` is not filled the ring was empty, and whatever comes from now on makes `signals`
-    /// readable.
+    /// Takes events out; returns how many, and for how many requests both event and signal have been taken now. If there
+    /// are none, the signals of earlier ones have been taken, too, and whatever comes from now on makes `signals`
+    /// readable: who has an event does not sleep, and needs no system call for that.
     pub(super) fn take(&mut self, aio: &Aio, signals: &OwnedFd, out: &mut [Event]) -> (usize, u64) {
         let before = self.owed;
         let mut taken = 0;
@@ -64,8 +64,8 @@ impl Reaper {
                 // written to the eventfd there are more signals, which do not count.
                 self.owed = self.owed.max(0);
             }
-            // Whose signals have all been taken needs no system call.
-            let all = taken == out.len() || self.owed == 0;
+            // Whose signals have all been taken needs no system call, either.
+            let all = taken > 0 || self.owed == 0;
             // Otherwise the ring is looked at once more: what came since that look may have been signalled before the
             // signals are taken. Those that are late wake a reader for nothing.
             match if all { 0 } else { take_signals(signals) } {

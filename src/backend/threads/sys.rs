@@ -4,6 +4,9 @@ use crate::aio::{Buffer, BufferMut, FileRef, Op, Readiness, Request};
 use std::fs::File;
 use std::{io, slice};
 
+#[cfg(ioctx_linux)]
+pub(in crate::backend) use os::is_direct;
+
 /// Carries a request out, blocking as long as it takes.
 pub(super) fn execute(request: &mut Request) -> io::Result<usize> {
     match &mut request.op {
@@ -179,7 +182,7 @@ mod os {
     /// Whether reads go past the page cache (`O_DIRECT`): these wait for the device, told not to or not. Asking takes a
     /// third of a cached read's time, so an answer is good for as many reads as [`LOOKS`], by descriptor: whoever gets
     /// the number of a file that was closed pays at most these for the mistake, by waiting or on the pool.
-    fn is_direct(file: &File) -> bool {
+    pub(in crate::backend) fn is_direct(file: &File) -> bool {
         let descriptor = file.as_raw_fd();
         let ask = || fcntl_getfl(file).is_ok_and(|flags| flags.contains(OFlags::DIRECT));
         let look = |answers: &[Cell<Answer>; FILES]| {

@@ -2,6 +2,7 @@
 
 mod below;
 mod cancel;
+mod direct;
 mod drive;
 mod end;
 mod life;
@@ -71,6 +72,7 @@ pub(super) fn models() -> Vec<Model> {
         cancel::models(),
         below::models(),
         drive::models(),
+        direct::models(),
         pool::models(),
         visit::models(),
         end::models(),
