@@ -11,7 +11,7 @@ use std::future::Future;
 use std::io::{PipeWriter, Write};
 use std::os::fd::OwnedFd;
 use std::pin::pin;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, mpsc};
 use std::task::Waker;
 use std::thread;
@@ -216,9 +216,18 @@ fn a_deadline_and_a_signal_end_a_wait() {
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = nothing as extern "C" fn(libc::c_int) as usize;
         libc::sigaction(libc::SIGUSR1, &action, std::ptr::null_mut());
-        let sleeper = libc::pthread_self();
-        let interrupted = waits(&context, 4, || {
-            assert_eq!(libc::pthread_kill(sleeper, libc::SIGUSR1), 0);
+        let (sleeper, woke) = (libc::pthread_self(), AtomicBool::new(false));
+        let interrupted = thread::scope(|scope| {
+            // Again, if it was not asleep yet.
+            scope.spawn(|| {
+                while !woke.load(Relaxed) {
+                    until_it_sleeps();
+                    assert_eq!(libc::pthread_kill(sleeper, libc::SIGUSR1), 0);
+                }
+            });
+            let read = read(&context, 4);
+            woke.store(true, Relaxed);
+            read
         });
         assert_eq!(interrupted.unwrap_err(), GetEventsError::Interrupted);
     }
