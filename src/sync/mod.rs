@@ -45,7 +45,7 @@ mod imp;
 
 pub(crate) mod page;
 mod parker;
-#[cfg(ioctx_capi)]
+#[cfg(ioctx_linux)]
 pub(crate) mod process;
 pub(crate) mod rseq;
 mod tally;

@@ -172,18 +172,22 @@ fn a_child_leaves_its_parents_requests_alone() {
     let idle = self::context(8, false).unwrap();
     // It has a pool, whose threads the child has not.
     assert_eq!(one(&idle, Request::custom(|| Ok(1))).result.unwrap(), 1);
+    // It has an event in the ring that the child has, too.
+    let unread = self::context(8, false).unwrap();
+    unread.submit(Request::write(tempfile::tempfile().unwrap(), vec![0; 5], 0)).unwrap();
     // SAFETY: the child drops a context that is idle, and ends.
     let child = unsafe { libc::fork() };
     if child == 0 {
-        let none = idle.get_events(0, 1, None, &mut Vec::new());
+        let none = [&unread, &idle].map(|context| context.get_events(0, 1, None, &mut Vec::new()));
         drop(idle);
         // SAFETY: has no conditions.
-        unsafe { libc::_exit(i32::from(none != Ok(0))) };
+        unsafe { libc::_exit(i32::from(none != [Ok(0); 2])) };
     }
     let mut status = -1;
     // SAFETY: the status is ours.
     assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
     assert_eq!(status, 0);
+    assert_eq!(read(&unread, 1)[0].result.as_ref().unwrap(), &5);
     writer.write_all(b"parent").unwrap();
     assert_eq!(read(&context, 1)[0].result.as_ref().unwrap(), &6);
     let file = tempfile::tempfile().unwrap();

@@ -16,6 +16,7 @@ use crate::credits::Tags;
 use crate::percpu::CachePadded;
 use crate::ring::Event;
 use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use crate::sync::process::{count_forks, forks};
 use crate::sync::{Mutex, OnceLock};
 use flight::{Cell, Ended, Step};
 use queues::{BATCH, Queues};
@@ -111,6 +112,8 @@ const CHUNK: usize = 64;
 pub struct Kernel {
     /// Who made it: children of the process have no such context.
     process: u32,
+    /// The same, for those who cannot wait for a system call to say so.
+    forks: u32,
     /// Which cell, and how many.
     tags: Tags,
     cells: Box<[CachePadded<Cell>]>,
@@ -139,10 +142,12 @@ impl Kernel {
         let capacity = capacity.clamp(1, MAX_CAPACITY);
         let aio = Aio::new(capacity).map_err(|error| KernelError::of_setup(capacity, error))?;
         let signals = reaper::signals().map_err(io::Error::from)?;
+        count_forks();
         // SAFETY: 1. it is dropped first. 2. nobody has the context but us, and each reads with the reaper in hand.
         let reaper = unsafe { Reaper::new(&aio) };
         Ok(Self {
             process: process::id(),
+            forks: forks(),
             tags: Tags::new(capacity),
             cells: (0..capacity).map(|_| CachePadded::default()).collect(),
             queues: Queues::new(),
@@ -331,7 +336,10 @@ impl Backend for Kernel {
 
     fn poll(&self, done: &mut dyn FnMut(Finished)) {
         let mut found = false;
-        // Nothing of the ring is looked at while nothing is due: a child of the process shares it with its parent.
+        if forks() != self.forks {
+            // A child of the process shares ring and signals with its parent, whose they are.
+            return;
+        }
         // Relaxed: as in `enter`.
         while self.due.load(Relaxed) > 0 {
             let mut events = [Event::default(); CHUNK];
