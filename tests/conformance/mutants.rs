@@ -497,24 +497,35 @@ const MUTANTS: &[Mutant] = &[
 ];
 
 /// What is broken in another way than by what becomes of a request, and the checks that have to find it.
-fn others() -> [(&'static str, Suite, &'static [&'static str]); 3] {
+/// A name, what makes a suite for it, and which checks find it.
+type Found = (&'static str, Box<dyn Fn() -> Suite + Send>, &'static [&'static str]);
+
+fn others() -> [Found; 3] {
     let pool = || Threads::new(2).unwrap();
     [
-        ("does not say when to look", Suite::new(Deaf::new), &["sleeper_woken", "sleeper_woken_by_data"]),
+        (
+            "does not say when to look",
+            Box::new(|| Suite::new(Deaf::new)),
+            &["sleeper_woken", "sleeper_woken_by_data"],
+        ),
         (
             "holds back",
-            Suite::new(move || Holding::new(pool())),
+            Box::new(move || Suite::new(move || Holding::new(pool()))),
             &["nop", "flushed", "sleeper_woken", "futures"],
         ),
-        ("promises to cancel", Suite::new(move || Promising(pool())), &["cancel_hastens", "cancel_poll"]),
+        (
+            "promises to cancel",
+            Box::new(move || Suite::new(move || Promising(pool()))),
+            &["cancel_hastens", "cancel_poll"],
+        ),
     ]
 }
 
 #[test]
 fn every_defect_is_found() {
-    let mutants = MUTANTS.iter().map(|mutant| {
-        let make = || Broken::new(mutant.defect);
-        (mutant.name, Suite::new(make), mutant.found_by)
+    let mutants = MUTANTS.iter().map(|mutant| -> Found {
+        let make = || Suite::new(|| Broken::new(mutant.defect));
+        (mutant.name, Box::new(make), mutant.found_by)
     });
     let all = Mutex::new(mutants.chain(others()));
     // Most of them wait most of the time.
@@ -522,17 +533,23 @@ fn every_defect_is_found() {
         for _ in 0..8 {
             scope.spawn(|| {
                 loop {
-                    let Some((name, suite, found_by)) = all.lock().unwrap().next() else { break };
-                    let report = suite
-                        .dir(env!("CARGO_TARGET_TMPDIR"))
-                        .patience(Duration::from_millis(1000))
-                        .requests(1000)
-                        .only(found_by.iter().copied())
-                        .run();
-                    println!("a backend that {name}:\n{report}");
-                    for check in found_by {
-                        assert!(matches!(report.outcome(check), Some(Outcome::Failed(_))), "{name}: {check}");
+                    let Some((name, make, found_by)) = all.lock().unwrap().next() else { break };
+                    let mut left = found_by.to_vec();
+                    // Again, if what was to sleep was kept from it by a busy machine.
+                    for _ in 0..5 {
+                        let report = make()
+                            .dir(env!("CARGO_TARGET_TMPDIR"))
+                            .patience(Duration::from_millis(1000))
+                            .requests(1000)
+                            .only(left.iter().copied())
+                            .run();
+                        println!("a backend that {name}:\n{report}");
+                        left.retain(|check| !matches!(report.outcome(check), Some(Outcome::Failed(_))));
+                        if left.is_empty() {
+                            break;
+                        }
                     }
+                    assert!(left.is_empty(), "{name}: {left:?}");
                 }
             });
         }
