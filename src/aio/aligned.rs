@@ -1,16 +1,26 @@
 //! [`AlignedBuffer`].
 
 use super::{IoBuf, IoBufMut, RawBuffer};
-use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::alloc::{Layout, alloc, alloc_zeroed, dealloc};
 use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
 use std::ptr::{self, NonNull};
 use std::{error, fmt, slice};
 
+/// The size of a huge page, on most machines.
+const HUGE: usize = 2 << 20;
+
 /// Zeroed bytes on an aligned address: what `O_DIRECT` asks for, usually a block of the device, 512 or 4096.
 ///
 /// Their number does not change; that it is a multiple of the block as well is up to the caller. Making one
 /// allocates and zeroes, which is worth while only if it is used again and again.
+///
+/// # Huge pages
+///
+/// On Linux, whoever asks for a multiple of 2 MiB asks for huge pages, too (`MADV_HUGEPAGE`), as many as fit. The system
+/// may have none. A device is told of each page by itself, and each is pinned meanwhile: direct reads of 1 MiB on a
+/// virtual disk were two to three times as fast into huge ones. Several buffers in one allocation, therefore:
+/// [`BufferMut::from_raw_parts`](super::BufferMut::from_raw_parts).
 ///
 /// # Examples
 ///
@@ -52,6 +62,7 @@ impl AlignedBuffer {
         let ptr = match len {
             // Nothing is there, but on the right address.
             0 => NonNull::new(ptr::without_provenance_mut(align)),
+            _ if align >= HUGE && len >= HUGE => huge(layout),
             // SAFETY: the size is not 0.
             _ => NonNull::new(unsafe { alloc_zeroed(layout) }),
         };
@@ -62,6 +73,22 @@ impl AlignedBuffer {
     pub fn align(&self) -> usize {
         self.layout.align()
     }
+}
+
+/// Zeroes in huge pages, for a layout that has room for some.
+fn huge(layout: Layout) -> Option<NonNull<u8>> {
+    // SAFETY: the size is not 0.
+    let ptr = NonNull::new(unsafe { alloc(layout) })?;
+    #[cfg(ioctx_linux)]
+    {
+        let whole = layout.size() - layout.size() % HUGE;
+        // Before the first access, which decides. Whatever it says: the pages are small, then.
+        // SAFETY: whole pages of ours; what they hold does not change by it, now or for whoever has them next.
+        unsafe { libc::madvise(ptr.as_ptr().cast(), whole, libc::MADV_HUGEPAGE) };
+    }
+    // SAFETY: so many bytes of ours.
+    unsafe { ptr.write_bytes(0, layout.size()) };
+    Some(ptr)
 }
 
 impl Drop for AlignedBuffer {

@@ -153,6 +153,30 @@ fn alignments_and_lengths_that_cannot_be_are_named() {
     }
 }
 
+#[test]
+#[cfg(ioctx_linux)]
+fn large_ones_ask_for_huge_pages() {
+    const HUGE: usize = 2 << 20;
+    for len in [HUGE, 2 * HUGE + 5000] {
+        let buffer = aligned(&vec![3; len], HUGE);
+        assert!(buffer.iter().all(|byte| *byte == 3));
+        if !std::fs::exists("/sys/kernel/mm/transparent_hugepage/enabled").unwrap() {
+            return println!("SKIPPED: the kernel knows no huge pages");
+        }
+        let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let mut inside = false;
+        let flags = maps.lines().find_map(|line| {
+            let range = line.split(' ').next().and_then(|range| range.split_once('-'));
+            let number = |digits| usize::from_str_radix(digits, 16).ok();
+            if let Some((Some(start), Some(end))) = range.map(|(start, end)| (number(start), number(end))) {
+                inside = (start..end).contains(&buffer.as_ptr().addr());
+            }
+            line.strip_prefix("VmFlags:").filter(|_| inside)
+        });
+        assert!(flags.unwrap().split(' ').any(|flag| flag == "hg"), "{flags:?}");
+    }
+}
+
 /// The owners there are, as a test makes them.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Owner {
