@@ -67,7 +67,7 @@ fn auto(options: &Options) -> Result<Box<dyn Backend>, String> {
     Ok(Box::new(auto))
 }
 
-/// Parts of 256 KiB, as many as eight requests of a megabyte have.
+/// Parts of 1 MiB, in which longer requests are carried out.
 #[cfg(ioctx_linux)]
 fn direct(options: &Options) -> Result<Box<dyn Backend>, String> {
     let auto =

@@ -67,7 +67,7 @@ pub struct Options {
     /// Threads of the backend `threads`; 0 for four per CPU.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1024))]
     pub pool: u32,
-    /// Parts of 256 KiB that the backend `direct` has in flight at once; it is for --direct and a --bs of megabytes.
+    /// Parts of 1 MiB that the backend `direct` has in flight at once; it is for --direct and a --bs of megabytes.
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub parts: u32,
     /// Compare all that is read with what was last written there.

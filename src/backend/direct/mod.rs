@@ -14,8 +14,9 @@ use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
 
-/// Bytes of a part, unless said otherwise: what a device transfers at once.
-const PART: usize = 256 << 10;
+/// Bytes of a part, unless said otherwise. With less there is more to do for each byte, which a device is slower by that
+/// carries out one part after the other; with more there is less that others can do at once.
+const PART: usize = 1 << 20;
 /// The least: more than any block of a device or a file system that can be used.
 const LEAST: usize = 64 << 10;
 /// The most.
@@ -59,7 +60,7 @@ const MOST: usize = 1 << 30;
 /// use ioctx::backend::{Auto, Direct};
 /// use std::os::unix::fs::OpenOptionsExt;
 ///
-/// // 32 parts of 256 KiB at once; the backend has room for these and for what is passed on.
+/// // 32 parts of 1 MiB at once; the backend has room for these and for what is passed on.
 /// let context = Context::new(64, Direct::new(32, Auto::new(64 + 32)?)?)?;
 /// let path = tempfile::NamedTempFile::new()?;
 /// let mut options = std::fs::File::options();
@@ -96,7 +97,7 @@ impl fmt::Display for Peak {
 }
 
 impl<B: Backend + 'static> Direct<B> {
-    /// For up to so many parts at once, at least 1, of 256 KiB each. The backend has to take these and the requests
+    /// For up to so many parts at once, at least 1, of 1 MiB each. The backend has to take these and the requests
     /// that are passed on; a part that it refuses ends its request there.
     ///
     /// # Errors
