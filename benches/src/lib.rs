@@ -18,6 +18,8 @@
 pub mod backends;
 pub mod context;
 pub mod credits;
+#[cfg(target_os = "linux")]
+pub mod direct;
 pub mod harness;
 pub mod refcount;
 pub mod ring;
