@@ -191,6 +191,92 @@ proptest! {
     }
 }
 
+/// What is done to one of several requests.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Part,
+    Finish(usize),
+    Reap,
+    Submitted,
+}
+
+/// A request of parts of one byte, and those that are not finished.
+struct Several {
+    request: Option<FanIn<Page>>,
+    out: Vec<Part<Page>>,
+    handed: usize,
+    outcome: Receiver<Outcome>,
+    over: bool,
+}
+
+fn step() -> impl Strategy<Value = (usize, Step)> {
+    let step = prop_oneof![
+        8 => Just(Step::Part),
+        8 => any::<usize>().prop_map(Step::Finish),
+        1 => Just(Step::Reap),
+        1 => Just(Step::Submitted),
+    ];
+    (0..3_usize, step)
+}
+
+proptest! {
+    /// However requests that share credits take turns: a part is refused only if as many are there as there may be, and
+    /// for no longer than until the next one of its request is finished; a request is complete as soon as its last
+    /// part is.
+    #[test]
+    fn a_part_waits_for_one_that_is_finished_and_no_longer(
+        bound in 1_u32..6,
+        every in 1_u32..80,
+        steps in prop::collection::vec(step(), 0..120),
+    ) {
+        let (credits, memory) = (Arc::new(Credits::new(bound)), Arc::new(Memory::default()));
+        let mut all: Vec<Several> = (0..3).map(|_| {
+            let (request, outcome) = request(&credits);
+            let request = Some(request.reap_every(every));
+            Several { request, out: Vec::new(), handed: 0, outcome, over: false }
+        }).collect();
+        let ends = (0..3).map(|which| (which, Step::Submitted));
+        // More than enough: those that find no part do nothing.
+        let drain = (0..3 * bound as usize).map(|n| (n % 3, Step::Finish(n)));
+        for (which, step) in steps.into_iter().chain(ends).chain(drain) {
+            let Several { request, out, handed, outcome, over } = &mut all[which];
+            let mut part = |request: &mut FanIn<Page>, out: &mut Vec<Part<Page>>| {
+                let part = request.try_part(1, || Page::new(&memory)).ok()?;
+                out.push(part);
+                *handed += 1;
+                Some(())
+            };
+            match (step, request.as_mut()) {
+                (Step::Part, Some(request)) => {
+                    if part(request, out).is_none() {
+                        prop_assert_eq!(memory.live.load(SeqCst), bound, "refused, and there was room");
+                        if let Some(first) = out.pop() {
+                            first.finish(Ok(1));
+                            prop_assert!(part(request, out).is_some(), "one was finished");
+                        }
+                    }
+                }
+                (Step::Finish(which), _) if !out.is_empty() => {
+                    out.swap_remove(which % out.len()).finish(Ok(1));
+                }
+                (Step::Reap, Some(request)) => _ = request.reap(drop),
+                (Step::Submitted, Some(_)) => request.take().unwrap().finish_submitting(),
+                _ => {}
+            }
+            if request.is_none() && out.is_empty() && !*over {
+                prop_assert_eq!(the_only_one(outcome), (*handed, None));
+                *over = true;
+            } else {
+                prop_assert!(outcome.try_recv().is_err(), "too early, or twice");
+            }
+            prop_assert!(memory.live.load(SeqCst) <= bound);
+        }
+        prop_assert!(all.iter().all(|request| request.over));
+        prop_assert!(memory.peak.load(SeqCst) <= bound);
+        prop_assert_eq!((memory.live.load(SeqCst), credits.available()), (0, bound));
+    }
+}
+
 #[test]
 fn a_refused_part_makes_no_memory() {
     let (credits, memory) = (Arc::new(Credits::new(2)), Arc::new(Memory::default()));

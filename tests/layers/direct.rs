@@ -11,18 +11,18 @@ use std::path::Path;
 use std::sync::Arc;
 use tempfile::NamedTempFile;
 
-const PART: usize = 64 << 10;
+pub(crate) const PART: usize = 64 << 10;
 
-fn pattern(seed: u64, len: usize) -> Vec<u8> {
+pub(crate) fn pattern(seed: u64, len: usize) -> Vec<u8> {
     (0..len as u64).map(|n| ((n ^ seed).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8).collect()
 }
 
-fn scratch() -> NamedTempFile {
+pub(crate) fn scratch() -> NamedTempFile {
     NamedTempFile::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
 }
 
 /// `None` where the file system has no direct I/O.
-fn direct(path: &Path) -> Option<Arc<File>> {
+pub(crate) fn direct(path: &Path) -> Option<Arc<File>> {
     never_hang();
     let mut options = File::options();
     match options.read(true).write(true).custom_flags(libc::O_DIRECT).open(path) {
@@ -228,6 +228,7 @@ fn cancelled_in_flight_it_ends_with_what_runs() {
     batch.into_iter().for_each(|work| work.complete(Ok(PART)));
     assert!(held.take().is_empty(), "no part is begun any more");
     assert_eq!(one(&context).result.unwrap(), 2 * PART);
+    within(&context);
 
     // One that waits behind another.
     let Some((context, _file, first)) = four_parts(&held) else { return };
@@ -239,6 +240,7 @@ fn cancelled_in_flight_it_ends_with_what_runs() {
     context.cancel(first).unwrap();
     drop(held.take());
     assert_eq!(code(&one(&context)), Some(libc::ECANCELED));
+    within(&context);
 }
 
 #[test]
@@ -301,6 +303,7 @@ fn descriptors_that_cannot_be_read_say_so() {
     let read_only = File::options().read(true).custom_flags(libc::O_DIRECT).open(scratch.path()).unwrap();
     context.submit(Request::write(read_only, vec![0; 3 * PART], 1)).unwrap();
     assert_eq!(code(&one(&context)), Some(libc::EBADF));
+    within(&context);
     // Nothing of it has reached the file, by whichever way.
     assert_eq!(File::open(scratch.path()).unwrap().read_at(&mut [0], 0).unwrap(), 0);
 }

@@ -1,6 +1,7 @@
 //! Layers: requests of their own on a backend below, what becomes of them, and who finishes what.
 #![cfg(ioctx_linux)]
 
+mod any;
 mod direct;
 #[path = "../support/mod.rs"]
 mod support;
