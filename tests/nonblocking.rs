@@ -146,7 +146,8 @@ fn what_ours_write_is_read_without_a_wait() {
 
 #[test]
 fn a_submitter_does_no_more_for_others_than_it_is_told() {
-    let context = context(Builder::new().worker(false).help_on_reap(false).help_on_submit(2));
+    let builder = Builder::new().worker(false).help_on_reap(false).help_on_submit(2);
+    let context = Context::new(256, Nonblocking::with(builder).unwrap().hand_over(false)).unwrap();
     let pipes: Vec<_> = (0..5).map(|_| pipe()).collect();
     for (n, (reader, writer)) in pipes.iter().enumerate() {
         // Known to each other.

@@ -28,6 +28,12 @@ impl Nonblocking {
     pub fn with(_: Builder) -> io::Result<Self> {
         Threads::sized().map(Self)
     }
+
+    /// Without effect: every byte goes through its pipe.
+    #[must_use]
+    pub fn hand_over(self, _: bool) -> Self {
+        self
+    }
 }
 
 impl Backend for Nonblocking {

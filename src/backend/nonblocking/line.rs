@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 #[derive(Debug)]
 pub(super) struct Line {
     /// With those that were cancelled since it last grew, or was looked through.
-    waiting: VecDeque<Cancellable>,
+    waiting: VecDeque<Parked>,
     /// The one that is being tried, by whoever took it.
     trying: Option<RequestId>,
     /// Whether that one is to be given up if it would wait.
@@ -25,6 +25,20 @@ pub(super) struct Line {
     begun: usize,
     /// How many bytes make a try worth while.
     unit: usize,
+}
+
+/// A request that waits.
+#[derive(Debug)]
+pub(super) struct Parked {
+    pub(super) token: Cancellable,
+    /// How many bytes it is to move.
+    pub(super) length: usize,
+}
+
+impl Parked {
+    fn is_cancelled(&self) -> bool {
+        self.token.is_cancelled()
+    }
 }
 
 impl Line {
@@ -60,7 +74,7 @@ impl Line {
 
     /// Whether requests wait, leaving out those that were cancelled.
     pub(super) fn is_waiting(&mut self) -> bool {
-        while self.waiting.front().is_some_and(Cancellable::is_cancelled) {
+        while self.waiting.front().is_some_and(Parked::is_cancelled) {
             self.waiting.pop_front();
         }
         !self.waiting.is_empty()
@@ -79,7 +93,22 @@ impl Line {
     /// The next request to be tried, and the turn.
     pub(super) fn next(&mut self) -> Option<Completion> {
         while self.wants_a_run() {
-            if let Some(work) = self.waiting.pop_front().and_then(Cancellable::claim) {
+            if let Some(work) = self.waiting.pop_front().and_then(|parked| parked.token.claim()) {
+                self.took(work.id());
+                return Some(work);
+            }
+        }
+        None
+    }
+
+    /// The next request, and the turn, for who has `n` bytes for it: if it would wait, as far as anybody has said, and
+    /// they do not exceed it.
+    pub(super) fn next_for(&mut self, n: usize) -> Option<Completion> {
+        while !self.open && self.level == 0 && self.trying.is_none() && self.is_waiting() {
+            if self.waiting.front()?.length < n {
+                break;
+            }
+            if let Some(work) = self.waiting.pop_front().and_then(|parked| parked.token.claim()) {
                 self.took(work.id());
                 return Some(work);
             }
@@ -92,27 +121,32 @@ impl Line {
     }
 
     /// Waits behind the others.
-    pub(super) fn push(&mut self, token: Cancellable) {
+    pub(super) fn push(&mut self, parked: Parked) {
         if self.waiting.len() == self.waiting.capacity() {
-            self.waiting.retain(|token| !token.is_cancelled());
+            self.waiting.retain(|parked| !parked.is_cancelled());
             self.waiting.reserve(self.waiting.len() + 1);
         }
-        self.waiting.push_back(token);
+        self.waiting.push_back(parked);
     }
 
     /// The end of a turn whose request would have waited: it is the first again, and comes back if it is to be given
     /// up.
-    pub(super) fn would_wait(&mut self, token: Cancellable) -> Option<Cancellable> {
+    pub(super) fn would_wait(&mut self, parked: Parked) -> Option<Cancellable> {
+        self.found_nothing();
+        if self.asked {
+            return Some(parked.token);
+        }
+        self.waiting.push_front(parked);
+        None
+    }
+
+    /// The end of a turn that has found nothing, and whose request is done in spite of that.
+    pub(super) fn found_nothing(&mut self) {
         self.trying = None;
         self.level = self.level.saturating_sub(self.begun);
         if !self.news {
             (self.open, self.ready) = (self.level >= self.unit, false);
         }
-        if self.asked {
-            return Some(token);
-        }
-        self.waiting.push_front(token);
-        None
     }
 
     /// The end of a turn that has transferred `n` bytes, `whole` as many as were wanted. `stays_open`: another may
@@ -157,14 +191,14 @@ impl Line {
     }
 
     /// Those that wait, from now on not here.
-    pub(super) fn take(&mut self) -> VecDeque<Cancellable> {
+    pub(super) fn take(&mut self) -> VecDeque<Parked> {
         std::mem::take(&mut self.waiting)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Line;
+    use super::{Line, Parked};
     use crate::aio::{Backend, Completion, Context, Request, Submitted};
     use crate::sync::Mutex;
 
@@ -188,7 +222,7 @@ mod tests {
             assert!(!line.ask(id), "it is not tried");
             assert!(line.begin(id, false));
             assert!(!asked || line.ask(id));
-            let comes_back = line.would_wait(work.cancellable());
+            let comes_back = line.would_wait(Parked { token: work.cancellable(), length: 1 });
             assert_eq!((comes_back.is_some(), line.is_waiting()), (asked, !asked));
         }
     }
@@ -205,7 +239,7 @@ mod tests {
             if meanwhile > 0 {
                 line.is_fed(meanwhile, false);
             }
-            assert!(line.would_wait(work.cancellable()).is_none());
+            assert!(line.would_wait(Parked { token: work.cancellable(), length: 1 }).is_none());
             assert_eq!((line.wants_a_run(), line.level()), (meanwhile > 0, meanwhile));
         }
     }

@@ -1,7 +1,10 @@
 //! [`Nonblocking`], on Linux.
 
-use super::hub::{Hub, Table};
-use super::place::{Direction, Inode, Place, Retry, Seat, Tried, file};
+use super::hub::Hub;
+use super::known::{Direction, Inode, file};
+use super::place::{Place, Seat, Tried};
+use super::retry::Retry;
+use super::table::Table;
 use crate::aio::{Backend, Completion, FileRef, Finished, Op, Readiness, RequestId, Submitted};
 use crate::backend::threads::sys::try_cached;
 use crate::runlist::{Builder, RunList};
@@ -33,6 +36,15 @@ type Ends = [Option<Arc<Seat>>; 2];
 ///
 /// Reads and writes of files on disks, syncs, custom operations, and files that cannot be asked not to wait (terminals,
 /// pipes before Linux 6.4) are left to a pool of [`Threads`](super::super::Threads), made when it is first needed.
+///
+/// # Data that is handed over
+///
+/// A write of up to 4 KiB to a pipe at whose other end a read waits that takes all of it is carried out at the end of its
+/// batch. If the pipe is empty then, of which one `poll` makes sure for up to 64 pipes, the data is copied from the one
+/// buffer to the other: as if the write had been carried out at that moment, and the read right after it. Nobody else
+/// can tell, but for what the system does on the side: the pipe's time stamps stay as they are, and who watches the pipe
+/// is told of nothing. Otherwise both go through the pipe. Descriptors that are [not
+/// ours](crate::aio::FileRef::borrowed) always do.
 ///
 /// What waits can be [cancelled](crate::Context::cancel), and is when its context is destroyed; what the pool runs
 /// cannot.
@@ -85,6 +97,7 @@ pub struct Nonblocking {
     ends: Mutex<HashMap<Inode, Ends>>,
     /// Looks for tasks.
     looks: AtomicU32,
+    hands_over: bool,
 }
 
 impl Nonblocking {
@@ -120,7 +133,24 @@ impl Nonblocking {
             table: Table::new(),
             ends: Mutex::new(HashMap::new()),
             looks: AtomicU32::new(0),
+            hands_over: true,
         })
+    }
+
+    /// Whether data may go from a write to a read that waits for it without the pipe between them, which is the default:
+    /// see [above](Self#data-that-is-handed-over). If not, every byte goes through its pipe, by two system calls.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ioctx::backend::Nonblocking;
+    /// let backend = Nonblocking::new()?.hand_over(false);
+    /// # std::io::Result::Ok(())
+    /// ```
+    #[must_use]
+    pub fn hand_over(mut self, may: bool) -> Self {
+        self.hands_over = may;
+        self
     }
 
     /// What is known of a file by its number. `None`: it is a number as no system gives.
@@ -154,7 +184,7 @@ impl Nonblocking {
     fn submit_to(&self, mut work: Completion, direction: Direction) -> Submitted {
         let mut learnt = false;
         while let Some(seat) = file(work.request()).and_then(|file| self.seat(file)) {
-            match seat.place.submit(work, direction, &seat.task, learnt) {
+            match seat.place.submit(work, direction, &seat.task, learnt, self.hands_over) {
                 Tried::Done(finished) => {
                     self.hub.has_moved();
                     return Submitted::Done(finished);
@@ -180,6 +210,12 @@ impl Nonblocking {
     /// Runs what was kicked, for one who is about to sleep; returns whether there was anything.
     fn help(&self) -> bool {
         !self.list.is_empty() && self.list.help_on_reap().ran() > 0
+    }
+
+    /// What submitters have left to whoever looks next, who may be about to sleep.
+    fn do_what_is_left(&self) {
+        self.hub.publish(&mut drop);
+        self.hub.arm(&self.table);
     }
 
     fn submit_to_pool(&self, work: Completion) -> Submitted {
@@ -226,16 +262,18 @@ impl Backend for Nonblocking {
 
     fn flush(&self) {
         self.hub.flush_pool();
+        self.hub.hand_over(&self.table);
         self.list.help_on_submit();
         // Others may be asleep.
-        if !self.hub.is_alone() {
+        if !self.hub.watch.is_alone() {
             self.hub.arm(&self.table);
         }
     }
 
-    fn poll(&self, _: &mut dyn FnMut(Finished)) {
+    fn poll(&self, done: &mut dyn FnMut(Finished)) {
         self.hub.flush_pool();
-        self.hub.drive();
+        self.hub.watch.drives();
+        self.hub.publish(done);
         // Relaxed: nothing follows from it.
         let seldom = self.looks.fetch_add(1, Relaxed).is_multiple_of(SELDOM);
         let helped = self.help();
@@ -248,12 +286,15 @@ impl Backend for Nonblocking {
     }
 
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
-        self.hub.is_watched();
+        if self.hub.watch.is_watched() {
+            self.do_what_is_left();
+        }
         Some(self.hub.descriptor())
     }
 
     fn prepare_sleep(&self) -> Option<BorrowedFd<'_>> {
-        self.hub.arm(&self.table);
+        self.hub.watch.sleeps();
+        self.do_what_is_left();
         Some(self.hub.descriptor())
     }
 

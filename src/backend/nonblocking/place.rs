@@ -1,70 +1,32 @@
 //! What is known of a descriptor, and who waits for it: [`Place`].
 
+use super::handover::{MOST, Pair, can_be_handed};
 use super::hub::Hub;
-use super::line::Line;
-use crate::aio::{Cancellable, Completion, FileRef, Finished, Op, Readiness, Request, RequestId};
+use super::known::{Direction, Inode, Kind, Known, ask, file, length, look};
+use super::line::{Line, Parked};
+use super::retry::Retry;
+use crate::aio::{Cancellable, Completion, FileRef, Finished, Readiness, RequestId};
 use crate::backend::now::{Now, try_now};
-use crate::runlist::{Run, Task};
+use crate::runlist::Task;
 use crate::sync::{Arc, Mutex, MutexGuard};
-use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
-use rustix::fs::{AtFlags, FileType, StatxFlags, statx};
+use rustix::event::epoll;
 use rustix::io::Errno;
-use std::fs::File;
 use std::mem;
-use std::os::fd::{AsFd, BorrowedFd, RawFd};
-// The standard library's in models too: see `SharedFile`.
-use std::sync::Weak;
+use std::os::fd::{BorrowedFd, RawFd};
 
-/// How many requests one run of a file's task tries.
-const BUDGET: usize = 16;
 /// What has to be read of a full pipe before it has room again: a page, one of its slots.
 const SLOT: usize = 4096;
-
-/// Which way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Direction {
-    In,
-    Out,
-}
-
-/// What kind of file it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// One that can be ready or not. Whether it is one that cannot seek for certain.
-    Waits { stream: bool },
-    /// A disk's, or one that cannot be asked not to wait.
-    Threads,
-}
-
-/// What tells a pipe from others.
-pub(super) type Inode = (u32, u32, u64);
-
-/// A file as it was last seen under this number.
-#[derive(Debug)]
-struct Known {
-    /// `None`: not ours, and so looked at each time.
-    identity: Option<Weak<File>>,
-    kind: Kind,
-    inode: Inode,
-}
-
-impl Known {
-    /// Whether it is this file, for certain.
-    fn is(&self, file: &FileRef) -> bool {
-        self.identity.as_ref().is_some_and(|identity| file.is(identity))
-    }
-}
 
 /// The requests that wait for one descriptor. What they wait for keeps it open, and the same file.
 #[derive(Debug)]
 pub(super) struct Place {
     number: RawFd,
-    hub: Arc<Hub>,
+    pub(super) hub: Arc<Hub>,
     state: Mutex<State>,
 }
 
 #[derive(Debug)]
-struct State {
+pub(super) struct State {
     known: Option<Known>,
     input: Line,
     output: Line,
@@ -77,6 +39,8 @@ struct State {
     listed: bool,
     /// The other end of the pipe, as far as it was seen. A hint: it may have come to be another file.
     peer: Option<Arc<Seat>>,
+    /// Whether a write has succeeded, as far as is known.
+    written: bool,
 }
 
 #[derive(Debug)]
@@ -109,7 +73,7 @@ impl State {
     }
 
     fn is_stream(&self) -> bool {
-        matches!(self.known, Some(Known { kind: Kind::Waits { stream: true }, .. }))
+        self.known.as_ref().is_some_and(|known| known.kind.is_stream())
     }
 
     /// Whether anybody waits, as far as is known.
@@ -160,11 +124,12 @@ impl Place {
             armed: epoll::EventFlags::empty(),
             listed: false,
             peer: None,
+            written: false,
         };
         Self { number, hub, state: Mutex::new(state) }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock()
     }
 
@@ -194,8 +159,8 @@ impl Place {
             state.input.forget();
             state.output.forget();
         }
-        state.peer = None;
-        matches!(kind, Kind::Waits { stream: true }).then_some(inode)
+        (state.peer, state.written) = (None, false);
+        (kind == Kind::Pipe).then_some(inode)
     }
 
     /// The other end of the pipe is this one; `None` if it is nowhere any more.
@@ -204,35 +169,92 @@ impl Place {
     }
 
     /// Tries a request at once, unless it has to wait for its turn or nothing says that it would succeed. `learnt`:
-    /// what is known is known of its file for certain.
+    /// what is known is known of its file for certain. `hands_over`: a write may be left to be handed to a read.
     pub(super) fn submit(
         &self,
         work: Completion,
         direction: Direction,
         task: &Task<Retry>,
         learnt: bool,
+        hands_over: bool,
     ) -> Tried {
         let mut state = self.lock();
-        let stream = match state
+        let known = state
             .known
             .as_ref()
-            .filter(|known| learnt || file(work.request()).is_some_and(|file| known.is(file)))
-        {
+            .filter(|known| learnt || file(work.request()).is_some_and(|file| known.is(file)));
+        let (stream, pipe) = match known {
             None => return Tried::Unknown(work),
             Some(Known { kind: Kind::Threads, .. }) => return Tried::Threads(work),
-            Some(Known { kind: Kind::Waits { stream }, .. }) => *stream,
+            Some(known) => (known.kind.is_stream(), known.pipe()),
         };
         let hopeful = state.peer.is_none();
-        let begins = state.line(direction).begin(work.id(), hopeful);
-        drop(state);
-        if begins {
-            return self.attempt(work, direction, stream, Some(task));
+        if state.line(direction).begin(work.id(), hopeful) {
+            let hands_over = hands_over && direction == Direction::Out && state.written;
+            let peer = if hands_over { state.peer.clone() } else { None };
+            drop(state);
+            return match peer.zip(pipe) {
+                Some((peer, pipe)) => match peer.place.pair(pipe, work, self.number) {
+                    Ok(()) => Tried::Waits,
+                    Err(work) => self.attempt(work, direction, stream, Some(task)),
+                },
+                None => self.attempt(work, direction, stream, Some(task)),
+            };
         }
+        drop(state);
+        let length = length(work.request());
         let token = work.cancellable();
         let mut state = self.lock();
-        state.line(direction).push(token);
+        state.line(direction).push(Parked { token, length });
         self.settle(state, task);
         Tried::Waits
+    }
+
+    /// Leaves a write into this pipe, whose turn it is at `output`, to be handed over to a read that waits here. It
+    /// comes back if there is none that would take it as a whole.
+    fn pair(&self, pipe: Inode, write: Completion, output: RawFd) -> Result<(), Completion> {
+        let length = length(write.request());
+        if !(1..=MOST).contains(&length) || !can_be_handed(write.request()) {
+            return Err(write);
+        }
+        let mut state = self.lock();
+        // What waits keeps its file open, so that the number means what it meant when it came.
+        if state.known.as_ref().and_then(Known::pipe) != Some(pipe) {
+            return Err(write);
+        }
+        let Some(read) = state.input.next_for(length) else { return Err(write) };
+        drop(state);
+        self.hub.pairs.leave([Pair { write, output, read, input: self.number }]);
+        Ok(())
+    }
+
+    /// The end of the turn of a read that was handed what was written at the other end: this pipe was empty.
+    pub(super) fn was_handed(&self, task: &Task<Retry>) {
+        let mut state = self.lock();
+        state.input.found_nothing();
+        self.settle_if_busy(state, task);
+    }
+
+    /// The end of the turn of a write of which all was handed over.
+    pub(super) fn has_handed(&self, n: usize, task: &Task<Retry>) {
+        let mut state = self.lock();
+        state.output.done(n, true, true);
+        self.settle_if_busy(state, task);
+    }
+
+    /// The end of the turn of a read that was to be handed something, but its pipe is not empty: it waits, and is tried
+    /// when its task runs. Done if it is to be given up.
+    pub(super) fn was_not_handed(&self, read: Completion, task: &Task<Retry>) -> Option<Finished> {
+        let length = length(read.request());
+        let turn = Turn(self, Direction::In);
+        let token = read.cancellable();
+        mem::forget(turn);
+        let mut state = self.lock();
+        state.input.is_ready();
+        let given_up = state.input.would_wait(Parked { token, length });
+        self.settle(state, task);
+        let given_up = given_up.and_then(Cancellable::claim)?;
+        Some(given_up.finish(Err(Errno::CANCELED.into())))
     }
 
     /// Has a poll wait.
@@ -244,7 +266,7 @@ impl Place {
     }
 
     /// Sees to it that those who wait are not forgotten.
-    fn settle(&self, mut state: MutexGuard<'_, State>, task: &Task<Retry>) {
+    pub(super) fn settle(&self, mut state: MutexGuard<'_, State>, task: &Task<Retry>) {
         let kick = state.wants_a_run();
         self.list(&mut state);
         drop(state);
@@ -254,18 +276,25 @@ impl Place {
         }
     }
 
+    /// The same, at less cost if nobody waits.
+    fn settle_if_busy(&self, state: MutexGuard<'_, State>, task: &Task<Retry>) {
+        if state.is_busy() {
+            self.settle(state, task);
+        }
+    }
+
     /// Has the hub arm it, unless it is.
     fn list(&self, state: &mut State) {
         let wanted = state.wanted();
         if !state.listed && !state.armed.contains(wanted) {
             state.listed = true;
-            self.hub.list(self.number);
+            self.hub.unarmed.leave([self.number]);
         }
     }
 
     /// Tries a request whose turn it is. `task`: to be kicked for those behind it, if the caller does not go on with
     /// them.
-    fn attempt(
+    pub(super) fn attempt(
         &self,
         mut work: Completion,
         direction: Direction,
@@ -283,7 +312,7 @@ impl Place {
                 let token = work.cancellable();
                 mem::forget(turn);
                 let mut state = self.lock();
-                let given_up = state.line(direction).would_wait(token);
+                let given_up = state.line(direction).would_wait(Parked { token, length: wanted });
                 match task {
                     Some(task) => self.settle(state, task),
                     None => drop(state),
@@ -317,11 +346,12 @@ impl Place {
             None => line.left(),
         }
         let n = n.unwrap_or(0);
+        state.written |= direction == Direction::Out && n > 0;
         let empty = direction == Direction::In && state.input.level() == 0;
         let peer = state.peer.clone().filter(|_| n > 0);
         match task {
-            Some(task) if state.is_busy() => self.settle(state, task),
-            _ => drop(state),
+            Some(task) => self.settle_if_busy(state, task),
+            None => drop(state),
         }
         if let Some(peer) = peer {
             match direction {
@@ -332,14 +362,14 @@ impl Place {
     }
 
     /// The next request to be tried, its turn, and whether the file is one that cannot seek.
-    fn next(&self, direction: Direction) -> Option<(Completion, bool)> {
+    pub(super) fn next(&self, direction: Direction) -> Option<(Completion, bool)> {
         let mut state = self.lock();
         let work = state.line(direction).next()?;
         Some((work, state.is_stream()))
     }
 
     /// Looks whether polls have found what they wait for.
-    fn look(&self, finished: &mut Vec<Finished>) {
+    pub(super) fn look(&self, finished: &mut Vec<Finished>) {
         let mut state = self.lock();
         if !mem::take(&mut state.look) {
             return;
@@ -388,8 +418,8 @@ impl Place {
     /// All that wait.
     pub(super) fn evict(&self) -> Vec<Cancellable> {
         let mut state = self.lock();
-        let mut all: Vec<_> = state.input.take().into();
-        all.extend(state.output.take());
+        let lines = state.input.take().into_iter().chain(state.output.take());
+        let mut all: Vec<_> = lines.map(|parked| parked.token).collect();
         all.extend(mem::take(&mut state.polls).into_iter().map(|polling| polling.token));
         all
     }
@@ -428,96 +458,5 @@ impl Seat {
         }
         state.look = true;
         self.place.settle(state, &self.task);
-    }
-}
-
-/// What a file's task does: tries what waits, as far as something says that it may succeed.
-#[derive(Debug)]
-pub(super) struct Retry {
-    place: Arc<Place>,
-    /// Those that are done in one run: published when nobody's turn depends on it.
-    finished: Vec<Finished>,
-}
-
-impl Retry {
-    pub(super) fn new(place: Arc<Place>) -> Self {
-        Self { place, finished: Vec::new() }
-    }
-}
-
-impl Run for Retry {
-    fn run(&mut self, task: &Task<Self>) {
-        let mut left = BUDGET;
-        for direction in [Direction::Out, Direction::In] {
-            while left > 0
-                && let Some((work, stream)) = self.place.next(direction)
-            {
-                left -= 1;
-                match self.place.attempt(work, direction, stream, None) {
-                    Tried::Done(finished) => self.finished.push(finished),
-                    Tried::Waits => {}
-                    Tried::Threads(work) | Tried::Unknown(work) => {
-                        self.finished.extend(self.place.hub.leave_to_pool(work));
-                    }
-                }
-            }
-        }
-        self.place.look(&mut self.finished);
-        self.place.settle(self.place.lock(), task);
-        if !self.place.hub.is_alone() {
-            // Those who sleep do not know of it.
-            self.place.hub.arm_one(&self.place);
-        }
-        if !self.finished.is_empty() {
-            self.place.hub.has_moved();
-        }
-        // If one panics the others are dropped, which publishes them as well.
-        self.finished.drain(..).for_each(drop);
-    }
-}
-
-/// What kind of file it is, and which.
-fn ask(file: &FileRef) -> (Kind, Inode) {
-    // Without asking a server that the file may be on.
-    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
-    let Ok(stat) = statx(file, "", flags, StatxFlags::TYPE | StatxFlags::INO) else {
-        return (Kind::Waits { stream: false }, (0, 0, 0));
-    };
-    let kind = match FileType::from_raw_mode(stat.stx_mode.into()) {
-        FileType::RegularFile | FileType::BlockDevice | FileType::Directory => Kind::Threads,
-        FileType::Fifo | FileType::Socket => Kind::Waits { stream: true },
-        _ => Kind::Waits { stream: false },
-    };
-    (kind, (stat.stx_dev_major, stat.stx_dev_minor, stat.stx_ino))
-}
-
-/// What a file is ready for, of `interest`; nothing if that cannot be said.
-fn look(number: RawFd, interest: Readiness) -> u16 {
-    // SAFETY: as in `arm`.
-    let file = unsafe { BorrowedFd::borrow_raw(number) };
-    let mut fds = [PollFd::from_borrowed_fd(file.as_fd(), PollFlags::from_bits_retain(interest.bits() as _))];
-    let _ = poll(&mut fds, Some(&Timespec::default()));
-    let ready = fds[0].revents();
-    if ready.contains(PollFlags::NVAL) { 0 } else { ready.bits() }
-}
-
-/// The file that a request reads or writes.
-pub(super) fn file(request: &Request) -> Option<&FileRef> {
-    match &request.op {
-        Op::Read { file, .. } | Op::ReadV { file, .. } => Some(file),
-        Op::Write { file, .. } | Op::WriteDsync { file, .. } | Op::WriteV { file, .. } => Some(file),
-        Op::Poll { file, .. } => Some(file),
-        _ => None,
-    }
-}
-
-/// How many bytes a request is to move.
-fn length(request: &Request) -> usize {
-    match &request.op {
-        Op::Read { buf, .. } => buf.len(),
-        Op::Write { buf, .. } | Op::WriteDsync { buf, .. } => buf.len(),
-        Op::ReadV { bufs, .. } => bufs.iter().map(|buf| buf.len()).sum(),
-        Op::WriteV { bufs, .. } => bufs.iter().map(|buf| buf.len()).sum(),
-        _ => 0,
     }
 }
