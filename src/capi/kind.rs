@@ -26,8 +26,8 @@ pub(super) enum Kind {
     Directory,
 }
 
-/// How many descriptors each thread remembers, and for how many requests. The kind is a hint only: where it is wrong, a
-/// request is done in another place than it would be.
+/// How many descriptors each thread remembers, and for how many requests. The kind is a hint only, since a descriptor
+/// may be another file's by now: what was cached and is no more is told by the system call, which names the offset.
 const REMEMBERED: usize = 64;
 const USES: u32 = 64;
 
@@ -66,7 +66,7 @@ pub(super) fn of(fd: i32) -> Result<Kind, Errno> {
     MET.with(|met| {
         let place = &met[fd as usize % REMEMBERED];
         let (known, kind, uses) = place.get();
-        if known == fd && uses > 0 && kind != Kind::Direct {
+        if known == fd && uses > 0 && is_still(fd, kind) {
             place.set((fd, kind, uses - 1));
             return Ok(kind);
         }
@@ -74,6 +74,21 @@ pub(super) fn of(fd: i32) -> Result<Kind, Errno> {
         place.set((fd, kind, USES));
         Ok(kind)
     })
+}
+
+/// Whether what was remembered may be gone by. Without an offset a file would be read and written wherever it is: so a
+/// stream has to be one still.
+#[inline]
+fn is_still(fd: i32, kind: Kind) -> bool {
+    match kind {
+        Kind::Cached => true,
+        Kind::Stream => {
+            // SAFETY: moves nothing.
+            let at = unsafe { libc::lseek(fd, 0, libc::SEEK_CUR) };
+            at < 0 && errno() == libc::ESPIPE
+        }
+        Kind::Direct | Kind::Special | Kind::Directory => false,
+    }
 }
 
 /// Has the next one look again.
@@ -120,14 +135,11 @@ fn stat(fd: i32) -> Result<libc::stat, Errno> {
     }
 }
 
-/// Whether there is nothing to read beyond `end`.
+/// Whether it is known that there is nothing to read beyond `end`. Sizes of devices are not told, and a character device
+/// may give less than there is to who must not wait.
 #[cold]
 pub(super) fn ends_at(fd: i32, end: u64) -> bool {
-    stat(fd).is_ok_and(|stat| match stat.st_mode & libc::S_IFMT {
-        libc::S_IFREG => end >= stat.st_size as u64,
-        // Whose size is not told. Others that have none give what they have.
-        kind => kind != libc::S_IFBLK,
-    })
+    stat(fd).is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFREG && end >= stat.st_size as u64)
 }
 
 /// Whether there is anything that it could be synchronised with.

@@ -173,9 +173,13 @@ impl Request {
         let Iocb { fildes: fd, offset, rw_flags: flags, flags: options, .. } = self.request;
         let writes = matches!(op, Op::Write);
         let refuse = |error| Err(self.refusal(writes, vector, error));
-        let kind = kind::of(fd)?;
+        let mut kind = kind::of(fd)?;
         let parts = if vector { self.parts() } else { self.part() };
         let Ok(parts) = parts else { return refuse(libc::EINVAL) };
+        if is_all(0, &parts) {
+            // Of no bytes the system does not say what the file is.
+            kind = kind::look(fd)?;
+        }
         if kind == Kind::Directory || (writes && kind == Kind::Special) {
             return refuse(libc::EINVAL);
         }
@@ -209,7 +213,7 @@ impl Request {
             Ok(_) => self.hand_over(work),
             Err(error @ libc::EBADF) => refuse(error),
             // It is another file by now.
-            Err(libc::ESPIPE | libc::EISDIR) if !stream => {
+            Err(libc::ESPIPE | libc::EISDIR | libc::EOPNOTSUPP) if kind::look(fd)? != kind => {
                 kind::forget(fd);
                 self.transfer(work.op, vector)
             }
