@@ -2,13 +2,11 @@
 //! `cargo run --release --example layers -- FILE`.
 //!
 //! The layer seals the blocks that are written: each goes to the file with a checksum of its content and its place
-//! behind it. Where a block is read, the completer hands it up as it is; the checksum is looked at by the thread that
-//! reads the event and waits for the block, and not by one of the backend's.
+//! behind it. It passes requests down with buffers of its own, and has them given back when the requests have ended. The
+//! checksum of a block that was read is looked at by the thread that reads the event and waits for the block, and not by
+//! one of the backend's.
 
-use ioctx::aio::{
-    Backend, Below, Buffer, BufferMut, Completion, Context, Done, Ended, Finished, Op, Request, RequestId,
-    Submitted,
-};
+use ioctx::aio::{Backend, By, Completion, Context, Finished, Op, Outcome, Request, RequestId, Submitted};
 use ioctx::backend::Threads;
 use std::error::Error;
 use std::fs::File;
@@ -26,58 +24,10 @@ const SEALED: usize = BLOCK + 8;
 
 /// Seals blocks on their way down, and looks at the seals on their way up.
 struct Seals<B: Backend> {
-    below: Below<B, Sealed>,
+    below: B,
     /// How many were looked at by threads that read events.
     checked: Arc<AtomicU64>,
     reader: ThreadId,
-}
-
-/// A request above, and its buffer, whose block is below in one of the layer's.
-struct Sealed {
-    above: Completion,
-    kept: Kept,
-    offset: u64,
-    checked: Arc<AtomicU64>,
-    reader: ThreadId,
-}
-
-/// The buffer of a request above.
-enum Kept {
-    Read(BufferMut),
-    Write(Buffer),
-}
-
-impl Sealed {
-    /// The request above as it was, and the layer's buffer, if it was read into.
-    fn restore(&mut self, below: Op, kept: Kept) -> Option<BufferMut> {
-        let offset = self.offset;
-        let (op, sealed) = match (below, kept) {
-            (Op::Read { file, buf: sealed, .. }, Kept::Read(buf)) => {
-                (Op::Read { file, buf, offset }, Some(sealed))
-            }
-            (Op::Write { file, .. }, Kept::Write(buf)) => (Op::Write { file, buf, offset }, None),
-            _ => unreachable!("it comes back as it was submitted"),
-        };
-        self.above.request_mut().op = op;
-        sealed
-    }
-}
-
-impl Done for Sealed {
-    fn done(mut self, mut ended: Ended) -> Option<Finished> {
-        let result = ended.result();
-        let kept = replace(&mut self.kept, Kept::Write(Buffer::from(Vec::new())));
-        let Some(sealed) = self.restore(ended.request.op, kept) else {
-            return Some(self.above.finish(result.map(|written| written.min(BLOCK))));
-        };
-        let Self { above, offset, checked, reader, .. } = self;
-        // The one word: what follows is done by the thread that waits.
-        Some(above.finish_in_reader(result, move |request, result| {
-            assert_eq!(thread::current().id(), reader, "no other thread has to do it");
-            checked.fetch_add(1, Relaxed);
-            unseal(request, &sealed, offset / BLOCK as u64, result?)
-        }))
-    }
 }
 
 /// Copies a block from the layer's buffer to the user's, if it is what was written there.
@@ -101,52 +51,52 @@ fn sum(block: u64, content: &[u8]) -> u64 {
     block.to_le_bytes().iter().chain(content).fold(0xcbf2_9ce4_8422_2325, step)
 }
 
-impl<B: Backend> Seals<B> {
-    fn new(capacity: u32, below: B) -> Result<Self, Box<dyn Error>> {
-        let below = Below::new(capacity, below)?;
-        Ok(Self { below, checked: Arc::default(), reader: thread::current().id() })
-    }
-}
-
 impl<B: Backend> Backend for Seals<B> {
     fn submit(&self, mut work: Completion) -> Submitted {
-        let above = match self.below.above(&work) {
-            Ok(above) => above,
-            Err(error) => return Submitted::Refused(work, error),
-        };
         let (len, offset) = match &work.request().op {
             Op::Read { buf, offset, .. } => (buf.len(), *offset),
             Op::Write { buf, offset, .. } => (buf.len(), *offset),
             // Syncs and polls are the file's affair.
-            _ => return self.below.backend().submit(work),
+            _ => return self.below.submit(work),
         };
+        let block = offset / BLOCK as u64;
         if len != BLOCK || !offset.is_multiple_of(BLOCK as u64) {
             return Submitted::Refused(work, io::Error::other("whole blocks only, one for each request"));
         }
-        let place = offset / BLOCK as u64 * SEALED as u64;
-        let (op, kept) = match replace(&mut work.request_mut().op, Op::Nop) {
-            Op::Read { file, buf, .. } => {
-                (Op::Read { file, buf: vec![0; SEALED].into(), offset: place }, Kept::Read(buf))
+        match &mut work.request_mut().op {
+            Op::Read { buf, offset: place, .. } => {
+                *place = block * SEALED as u64;
+                let own = replace(buf, vec![0; SEALED].into());
+                let (checked, reader) = (Arc::clone(&self.checked), self.reader);
+                // The one word: this is done by the thread that waits.
+                work.on_end(By::Reader, move |request, outcome| {
+                    let Op::Read { buf, offset: place, .. } = &mut request.op else { unreachable!("a read") };
+                    *place = offset;
+                    let sealed = replace(buf, own);
+                    let read = outcome.into_result();
+                    if read.is_ok() {
+                        assert_eq!(thread::current().id(), reader, "no other thread has to do it");
+                        checked.fetch_add(1, Relaxed);
+                    }
+                    read.and_then(|read| unseal(request, &sealed, block, read)).into()
+                });
             }
-            Op::Write { file, buf, .. } => {
+            Op::Write { buf, offset: place, .. } => {
+                *place = block * SEALED as u64;
                 let mut sealed = buf.to_vec();
-                sealed.extend(sum(offset / BLOCK as u64, &buf).to_le_bytes());
-                (Op::Write { file, buf: sealed.into(), offset: place }, Kept::Write(buf))
+                sealed.extend(sum(block, buf).to_le_bytes());
+                let own = replace(buf, sealed.into());
+                work.on_end(By::Completer, move |request, outcome| {
+                    let Op::Write { buf, offset: place, .. } = &mut request.op else {
+                        unreachable!("a write")
+                    };
+                    (*buf, *place) = (own, offset);
+                    Outcome { bytes: outcome.bytes.min(BLOCK), ..outcome }
+                });
             }
             _ => unreachable!("looked at above"),
-        };
-        let checked = Arc::clone(&self.checked);
-        let sealed = Sealed { above: work, kept, offset, checked, reader: self.reader };
-        match self.below.submit(above, Request::new(op), sealed) {
-            Ok(Some(finished)) => Submitted::Done(finished),
-            Ok(None) => Submitted::Queued,
-            Err(not) => {
-                let mut sealed = not.done;
-                let kept = replace(&mut sealed.kept, Kept::Write(Buffer::from(Vec::new())));
-                sealed.restore(not.request.op, kept);
-                Submitted::Refused(sealed.above, not.error)
-            }
         }
+        self.below.submit(work)
     }
 
     fn flush(&self) {
@@ -178,7 +128,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         Some(path) => File::options().read(true).write(true).create_new(true).open(path)?,
         None => tempfile::tempfile()?,
     });
-    let context = Context::new(BLOCKS as u32, Seals::new(BLOCKS as u32, Threads::sized()?)?)?;
+    let (checked, reader) = (Arc::<AtomicU64>::default(), thread::current().id());
+    let seals = Seals { below: Threads::sized()?, checked: Arc::clone(&checked), reader };
+    let context = Context::new(BLOCKS as u32, seals)?;
     let block = |n: u64| vec![n as u8; BLOCK];
     let mut events = Vec::new();
 
@@ -213,7 +165,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     }
     assert_eq!(broken, [wrong]);
-    let checked = context.backend().checked.load(Relaxed);
+    let checked = checked.load(Relaxed);
     assert_eq!(checked, BLOCKS);
     println!(
         "{BLOCKS} blocks sealed and read; {checked} seals looked at by the thread that waited; broken: {broken:?}"

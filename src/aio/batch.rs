@@ -201,13 +201,23 @@ impl<'a> Events<'a> {
 
     #[inline]
     pub(super) fn push(&mut self, shared: NonNull<Shared>, finished: Finished) {
-        // What is not for readers of this context publishes itself.
         if finished.is_for_readers_of(shared) {
             self.events[self.ready].write(finished.into_event());
             self.ready += 1;
             if self.ready == TOGETHER {
                 self.publish(shared);
             }
+        } else {
+            self.push_other(shared, finished);
+        }
+    }
+
+    /// [`push`](Self::push) of one that has hooks, or is not for readers of this context: that publishes itself.
+    #[cold]
+    fn push_other(&mut self, shared: NonNull<Shared>, finished: Finished) {
+        let finished = finished.called();
+        if finished.is_for_readers_of(shared) {
+            self.push(shared, finished);
         }
     }
 

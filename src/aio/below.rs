@@ -1,15 +1,14 @@
 //! Layers: backends that have others carry requests out. [`Below`] is what a layer keeps the other one in.
 
-use super::completion::{UNFINISHED, apart};
+use super::completion::apart;
 use super::future::Memory;
 use super::id::{AWAITED, RequestId};
 use super::shared::{References, Shared};
-use super::{Backend, Completion, Context, CreateError, Finished, Reason, Request};
+use super::{Backend, By, Completion, Context, CreateError, Finished, Outcome, Reason, Request};
 use crate::percpu::CachePadded;
 use crate::sync::cell::UnsafeCell;
 use crate::sync::{Arc, OnceLock};
 use std::mem::{ManuallyDrop, MaybeUninit};
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::NonNull;
 use std::{error, fmt, io};
 
@@ -64,7 +63,7 @@ impl Ended {
 /// A layer is a [`Backend`] with one of these. What it does not care about it passes on: the backend below completes it
 /// as if there were no layer. For the rest it submits requests of its own, with other buffers, other offsets, or
 /// several for one; each comes back to it, with the [`Done`] it was submitted with, and the layer completes the one
-/// above: in the completer's context, or, by [`Completion::finish_in_reader`], in that of who waits. There is no thread
+/// above: in the completer's context, or, by a [hook](Completion::on_end), in that of who waits. There is no thread
 /// in it.
 ///
 /// Queued means that `done` will be called, or was already, exactly once; also if the request is dropped below
@@ -369,32 +368,17 @@ impl Shared {
         // SAFETY: it keeps it alive.
         let shared = unsafe { references.shared.as_ref() };
         let layer = shared.layer.as_ref()?;
-        let (slot, (bytes, error)) = (shared.slot(id.tag()), apart(res));
+        let slot = shared.slot(id.tag());
         let mut request = MaybeUninit::uninit();
         // SAFETY: ours by 1., and filled; empty from here on.
-        let (request, last) = unsafe {
-            let last = slot.take_last();
+        let mut request = unsafe {
             slot.take(request.as_mut_ptr());
-            (request.assume_init(), last)
+            request.assume_init()
         };
-        let mut ended = Ended { request, bytes, error };
-        let mut panic = None;
-        if let Some(last) = last {
-            // Who waits is the layer.
-            let before = ended.result();
-            let result = catch_unwind(AssertUnwindSafe(|| last(&mut ended.request, before)));
-            (ended.bytes, ended.error) = match result {
-                Ok(Ok(bytes)) => (bytes, None),
-                Ok(Err(error)) => (0, Some(error)),
-                Err(payload) => {
-                    panic = Some(payload);
-                    apart(UNFINISHED)
-                }
-            };
-        }
+        // SAFETY: 1. by 1. The reader is the layer.
+        let Outcome { bytes, error } = unsafe { slot.call_hooks(&mut request, apart(res), By::Reader) };
         // SAFETY: 1. they are its own. 2. by 1.
-        let finished = unsafe { (layer.done)(layer.cookies, shared, id.tag(), ended) };
-        panic.map_or(finished, |payload| resume_unwind(payload))
+        unsafe { (layer.done)(layer.cookies, shared, id.tag(), Ended { request, bytes, error }) }
     }
 }
 

@@ -1,8 +1,9 @@
 //! The one way to finish a request: [`Completion`].
 
+use super::hook::Hook;
 use super::id::RequestId;
 use super::shared::Shared;
-use super::{Cancellable, Request};
+use super::{By, Cancellable, Outcome, Request};
 use crate::ring;
 use std::mem::{self, ManuallyDrop};
 use std::ptr::NonNull;
@@ -110,54 +111,63 @@ impl Completion {
     /// told the bytes, if there are any, as by a system call; a [layer](super::Below) is told both. Of more than 4 GiB
     /// it is told 4 GiB.
     pub fn finish_partly(self, bytes: usize, error: io::Error) -> Finished {
-        let bytes = i64::from(u32::try_from(bytes).unwrap_or(u32::MAX));
-        let res = failure(error) - (bytes << PARTLY);
+        let res = settled(Outcome { bytes, error: Some(error) });
         let (shared, id) = self.into_parts();
         // SAFETY: we have the request's reference still.
         unsafe { Finished::new(shared, id, res) }
     }
 
-    /// As [`finish`](Self::finish), but `last` is left to the thread that reads the event: with the request and the
-    /// result it makes of it what the reader is told. For work that needs no thread of its own, such as decrypting a
-    /// block: who waits for it does it. It runs once, without a lock, before the reader has the event; of an event that
-    /// nobody reads it is dropped. If it panics, the reader does, and the event says `EIO`, or is lost to a visitor.
+    /// Has `hook` called when the request has ended, however it does: once, with the request and what has come of it so
+    /// far, by whom `by` says. What it makes of that is what the hook before is told, and in the end the reader: the one
+    /// that came last is called first, as it is the innermost. For a [layer](super#layers) that has no request of its
+    /// own to submit: it passes this one down.
+    ///
+    /// `Queued` means that it will be called, or was already; also if the completion is dropped, cancelled or destroyed.
+    /// If the request is refused it is called, too, by the submitter, who is told no bytes: a hook that gives the
+    /// request its buffer back does so in any case.
+    ///
+    /// A hook does not block. If it panics, the outcome is `EIO`, the others are called still, and the panic ends there.
     ///
     /// # Costs
     ///
-    /// A box, if `last` has anything in it.
+    /// A closure with a word or less in it lies in a stack that the request's place in the context keeps: some 2 ns for
+    /// it to be kept and called. A larger one is boxed. Requests without hooks pay a load.
     ///
     /// # Examples
     ///
     /// ```
-    /// use ioctx::aio::{Backend, Completion, Context, Request, Submitted};
-    /// use std::thread::{self, ThreadId};
+    /// use ioctx::aio::{Backend, By, Completion, Context, Request, Submitted};
+    /// use ioctx::backend::Null;
+    /// use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
     ///
-    /// struct Told;
+    /// /// Counts what has moved.
+    /// struct Counted<B>(B, &'static AtomicUsize);
     ///
-    /// impl Backend for Told {
-    ///     fn submit(&self, work: Completion) -> Submitted {
-    ///         let submitter = thread::current().id();
-    ///         Submitted::Done(work.finish_in_reader(Ok(1), move |_request, result| {
-    ///             assert_ne!(thread::current().id(), submitter);
-    ///             result.map(|n| n + 1)
-    ///         }))
+    /// impl<B: Backend> Backend for Counted<B> {
+    ///     fn submit(&self, mut work: Completion) -> Submitted {
+    ///         let count = self.1;
+    ///         work.on_end(By::Completer, move |_request, outcome| {
+    ///             count.fetch_add(outcome.bytes, Relaxed);
+    ///             outcome
+    ///         });
+    ///         self.0.submit(work)
     ///     }
+    /// #   fn flush(&self) { self.0.flush() }
+    ///     // And so on: the others as they are.
     /// }
     ///
-    /// let context = Context::new(8, Told)?;
-    /// thread::scope(|scope| _ = scope.spawn(|| context.submit(Request::nop()).unwrap()));
-    /// context.visit(1, 1, None, |event| assert_eq!(event.result().unwrap(), 2))?;
+    /// static COUNT: AtomicUsize = AtomicUsize::new(0);
+    /// let context = Context::new(8, Counted(Null, &COUNT))?;
+    /// context.submit(Request::write(tempfile::tempfile()?, vec![0; 5], 0))?;
+    /// assert_eq!(COUNT.load(Relaxed), 5);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn finish_in_reader(
-        self,
-        result: io::Result<usize>,
-        last: impl FnOnce(&mut Request, io::Result<usize>) -> io::Result<usize> + Send + 'static,
-    ) -> Finished {
-        // SAFETY: the slot of our tag is ours.
-        let before = unsafe { self.shared().slot(self.id.tag()).set_last(Some(Box::new(last))) };
-        drop(before);
-        self.finish(result)
+    ///
+    /// Source: `file_endio_t` (2007: a function and a cookie, count and error apart).
+    #[inline]
+    pub fn on_end(&mut self, by: By, hook: impl FnOnce(&mut Request, Outcome) -> Outcome + Send + 'static) {
+        // SAFETY: 1. the slot of our tag is ours.
+        unsafe { self.shared().slot(self.id.tag()).push_hook(Hook::new(by, hook)) };
     }
 
     /// What the request belongs to.
@@ -195,11 +205,12 @@ impl fmt::Debug for Completion {
 pub struct Finished {
     /// As in `Completion`.
     shared: NonNull<Shared>,
+    /// As if it were awaited, if hooks are to be called: so one look says that it is as most are.
     id: RequestId,
     res: i64,
 }
 
-// SAFETY: as for `Completion`; the request is not touched any more.
+// SAFETY: as for `Completion`.
 unsafe impl Send for Finished {}
 // SAFETY: a shared `Finished` gives access to nothing.
 unsafe impl Sync for Finished {}
@@ -211,7 +222,10 @@ impl Finished {
     #[inline(always)]
     unsafe fn new(shared: NonNull<Shared>, id: RequestId, res: i64) -> Self {
         // SAFETY: valid by the request's reference.
-        unsafe { shared.as_ref() }.slot(id.tag()).finish(id);
+        let slot = unsafe { shared.as_ref() }.slot(id.tag());
+        slot.finish(id);
+        // SAFETY: 1. it is ours still.
+        let id = id.with(unsafe { slot.mark() });
         Self { shared, id, res }
     }
 
@@ -221,15 +235,28 @@ impl Finished {
         self.shared == shared && !self.id.is_awaited()
     }
 
-    /// Runs what its layer makes of it, if it is the request of one, and returns what that has finished; itself if not.
+    /// Runs what its hooks and its layer make of it, if it has any, and returns what that has finished; itself if not.
     pub(super) fn settle(self) -> Option<Self> {
-        // SAFETY: valid by the request's reference.
-        if !self.id.is_awaited() || unsafe { self.shared.as_ref() }.layer.is_none() {
+        if !self.id.is_awaited() {
             return Some(self);
         }
-        let this = ManuallyDrop::new(self);
+        let this = self.called();
+        // SAFETY: valid by the request's reference.
+        if !this.id.is_awaited() || unsafe { this.shared.as_ref() }.layer.is_none() {
+            return Some(this);
+        }
+        let this = ManuallyDrop::new(this);
         // SAFETY: given up; with it come slot, tag and the request's reference. 2. just looked at.
         unsafe { Shared::settle(this.shared, this.id, this.res) }
+    }
+
+    /// Calls what the completer is to call, under its own name from then on.
+    #[inline]
+    pub(super) fn called(mut self) -> Self {
+        // SAFETY: ours, valid, and finished under this name.
+        let called = unsafe { Shared::call_hooks(self.shared, self.id, self.res) };
+        (self.id, self.res) = called;
+        self
     }
 
     /// The event to publish for readers, and with it the duty to publish it and then to release the request's reference.
@@ -256,10 +283,13 @@ impl Finished {
         // SAFETY: with it come slot, tag and the request's reference, which is put as the last act. 2. by its name.
         unsafe {
             if self.id.is_awaited() {
-                Shared::deliver(self.shared, self.id, self.res);
-            } else {
-                Shared::publish_one(self.shared, self.event());
+                let (id, res) = Shared::call_hooks(self.shared, self.id, self.res);
+                if id.is_awaited() {
+                    return Shared::deliver(self.shared, id, res);
+                }
+                return Shared::publish_one(self.shared, event_of(id, res));
             }
+            Shared::publish_one(self.shared, self.event());
         }
     }
 
@@ -306,39 +336,47 @@ fn failure(error: io::Error) -> i64 {
     -i64::from(error.raw_os_error().filter(|code| *code > 0).unwrap_or(code::UNKNOWN))
 }
 
-/// What `finish` made of a result, back again; of one that was partly an error, the bytes.
-pub(super) fn result(res: i64) -> io::Result<usize> {
-    match apart(res) {
-        (0, Some(error)) => Err(error),
-        (bytes, _) => Ok(bytes),
-    }
-}
-
-/// The bytes, and the error.
-pub(super) fn apart(res: i64) -> (usize, Option<io::Error>) {
-    match usize::try_from(res) {
-        Ok(bytes) => (bytes, None),
-        Err(_) => {
-            let (bytes, code) = (-res >> PARTLY, -res & ((1 << PARTLY) - 1));
-            (bytes as usize, Some(io::Error::from_raw_os_error(code as i32)))
+/// What is published of an outcome. Of more than 4 GiB before an error it is 4 GiB.
+pub(super) fn settled(outcome: Outcome) -> i64 {
+    match outcome.error {
+        None => encoded(Ok(outcome.bytes)),
+        Some(error) => {
+            failure(error) - (i64::from(u32::try_from(outcome.bytes).unwrap_or(u32::MAX)) << PARTLY)
         }
     }
 }
 
-/// What is told of an event while a panic keeps it from being finished.
-pub(super) const UNFINISHED: i64 = -(code::UNKNOWN as i64);
+/// What `finish` made of a result, back again; of one that was partly an error, the bytes.
+pub(super) fn result(res: i64) -> io::Result<usize> {
+    apart(res).into_result()
+}
+
+/// The bytes, and the error.
+pub(super) fn apart(res: i64) -> Outcome {
+    match usize::try_from(res) {
+        Ok(bytes) => Outcome { bytes, error: None },
+        Err(_) => {
+            let (bytes, code) = (-res >> PARTLY, -res & ((1 << PARTLY) - 1));
+            Outcome { bytes: bytes as usize, error: Some(io::Error::from_raw_os_error(code as i32)) }
+        }
+    }
+}
+
+/// What is told of a request whose hook has panicked.
+pub(super) const BROKEN: i64 = -(code::UNKNOWN as i64);
 
 #[cfg(test)]
 mod tests {
-    use super::{PARTLY, apart, failure, result};
+    use super::{Outcome, apart, result, settled};
     use std::io;
 
     #[test]
     fn bytes_and_error_come_apart_again() {
-        for (bytes, code) in [(0_i64, 5), (1, 1), (4096, 125), (i64::from(u32::MAX), i32::MAX)] {
-            let res = failure(io::Error::from_raw_os_error(code)) - (bytes << PARTLY);
-            let (told, error) = apart(res);
-            assert_eq!((told as i64, error.unwrap().raw_os_error()), (bytes, Some(code)));
+        for (bytes, code) in [(0, 5), (1, 1), (4096, 125), (u32::MAX as usize, i32::MAX)] {
+            let error = Some(io::Error::from_raw_os_error(code));
+            let res = settled(Outcome { bytes, error });
+            let told = apart(res);
+            assert_eq!((told.bytes, told.error.unwrap().raw_os_error()), (bytes, Some(code)));
             assert_eq!(result(res).is_ok(), bytes > 0);
         }
     }

@@ -264,10 +264,12 @@ impl<B: Backend> Context<B> {
             Submitted::Refused(work, error) if work.is(self.shared, id) => {
                 report!(debug, context = ?self.shared, id = id.into_raw(), %error, "refused by the backend");
                 work.into_parts();
-                back();
                 let shared = self.shared();
                 let slot = shared.slot(id.tag());
                 slot.finish(id);
+                // SAFETY: 1. tag and slot are ours again.
+                let error = unsafe { slot.refused(error) };
+                back();
                 // What is in the slot, unchanged by the backend or not, is what the caller gets back.
                 //
                 // SAFETY: with the completion we have tag and slot back, and the reference. The caller's

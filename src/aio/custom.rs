@@ -1,8 +1,8 @@
 //! Operations of the user's own: [`Operation`], [`Custom`].
 
+use crate::sync::caught;
 use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::{fmt, io, mem};
+use std::{fmt, io};
 
 /// Something to be done by a backend that runs its users' code, as [`Threads`](crate::backend::Threads) does.
 ///
@@ -77,13 +77,7 @@ impl Custom {
     /// Its own; and one without a number, for an event that says `EIO`, if it panics. The panic ends here,
     /// and the operation can be had back in whatever state that left it.
     pub fn run(&mut self) -> io::Result<usize> {
-        catch_unwind(AssertUnwindSafe(|| self.0.run())).unwrap_or_else(|payload| {
-            // What was thrown may panic once more when it is dropped; what that throws is leaked.
-            if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
-                mem::forget(another);
-            }
-            Err(io::Error::other("the operation panicked"))
-        })
+        caught(|| self.0.run()).unwrap_or_else(|| Err(io::Error::other("the operation panicked")))
     }
 
     /// The operation, if it is a `T`; itself if not.

@@ -30,7 +30,8 @@ pub(super) struct Delivery {
     waker: UnsafeCell<MaybeUninit<Waker>>,
     /// # Safety
     ///
-    /// Written by the completer before `DONE`, read by the future after it.
+    /// Written by the completer before `DONE`, read by the future after it. While hooks are left that the reader of an
+    /// event calls, whosever the request is has its result here.
     res: UnsafeCell<i64>,
 }
 
@@ -73,6 +74,26 @@ impl Delivery {
     pub(super) unsafe fn begin(&self) {
         // Relaxed: whoever used it last has handed the tag over, and the next one is handed a completion.
         self.state.store(IDLE, Relaxed);
+    }
+
+    /// Keeps the result of a request whose hooks were not all called.
+    ///
+    /// # Safety
+    ///
+    /// 1. The request is the caller's.
+    pub(super) unsafe fn keep(&self, res: i64) {
+        // SAFETY: by 1.
+        self.res.with_mut(|place| unsafe { *place = res });
+    }
+
+    /// What was kept.
+    ///
+    /// # Safety
+    ///
+    /// As [`keep`](Self::keep).
+    pub(super) unsafe fn kept(&self) -> i64 {
+        // SAFETY: by 1.
+        self.res.with(|place| unsafe { *place })
     }
 
     /// Settles the result.

@@ -57,6 +57,12 @@ impl RequestId {
         self.0 & !TAG
     }
 
+    /// The same, but awaited if `mark` is [`AWAITED`].
+    #[inline(always)]
+    pub(super) fn with(self, mark: u64) -> Self {
+        Self(self.0 | mark)
+    }
+
     /// Whether the event goes to a future.
     #[inline(always)]
     pub(crate) fn is_awaited(self) -> bool {

@@ -18,6 +18,23 @@
 //! 6. Destroying refuses new requests, cancels what can be cancelled, waits for the rest, and leaves all events to be
 //!    read. Dropping does the same and waits as long as it takes.
 //!
+//! # Layers
+//!
+//! A backend over another is a layer. It learns of the end of what it passes down in one of two forms:
+//!
+//! | | a hook: [`Completion::on_end`] | a request of its own: [`Below`] |
+//! |---|---|---|
+//! | what goes down | the same request, perhaps with another buffer or offset meanwhile | others, one or several |
+//! | what is kept | a closure: a function, and a cookie, a word of which needs no memory | any type with the [`Done`] of its own, in which the completion above is embedded |
+//! | what it makes | another [`Outcome`], which the next one is told | the end of the request above, whenever it likes |
+//! | who does it | the completer, or who has the event: [`By`] | the completer |
+//! | what it costs | some nanoseconds | some 100, and the memory of a context |
+//!
+//! The first is for what is done *to* a request: counting, checksums, encryption, another place in the file. The second
+//! is for what has to submit again: parts, copies on other devices, retries, reads before writes. Both promise the same:
+//! once the request is taken, what was asked for is called exactly once, whatever becomes of the request. A layer of the
+//! second form may use the first for the requests of its own.
+//!
 //! # For tasks and loops
 //!
 //! A request can be a future, [`Context::start`], and the events a stream, [`Context::events`], under any executor and
@@ -87,6 +104,7 @@ mod error;
 mod eventfd;
 mod file;
 mod future;
+mod hook;
 mod id;
 mod readiness;
 mod reap;
@@ -100,6 +118,7 @@ mod table;
 mod trace;
 mod visit;
 
+pub use crate::fanin::Outcome;
 pub use aligned::{AlignedBuffer, AlignedError};
 pub use backend::{Backend, Submitted};
 pub use below::{Above, Below, Done, Ended, NotTaken};
@@ -117,6 +136,7 @@ pub use error::{
 pub use eventfd::EventFd;
 pub use file::FileRef;
 pub use future::Started;
+pub use hook::By;
 pub use id::RequestId;
 pub use readiness::Readiness;
 pub use request::{Event, MAX_SEGMENTS, Op, Request};

@@ -1,19 +1,19 @@
 //! What a context shares with the requests in flight: [`Shared`].
 
 use super::below::Layer;
-use super::completion::{Completion, UNFINISHED, result};
+use super::completion::{Completion, apart, result, settled};
 use super::error::InFlight;
 use super::id::RequestId;
-use super::slot::{Last, Slot};
+use super::slot::Slot;
 use super::trace::report;
-use super::{CancelError, Event, Reason};
+use super::{By, CancelError, Event, Reason};
 use crate::credits::Tags;
 use crate::percpu::CachePadded;
 use crate::refcount::{PerCpuRef, Put};
 use crate::ring::{self, CompletionQueue};
 use crate::sync::{Arc, fence};
 use crate::wait::{EventCount, Gate};
-use std::mem::{self, MaybeUninit, offset_of};
+use std::mem::{MaybeUninit, offset_of};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::NonNull;
 
@@ -289,7 +289,7 @@ impl Shared {
     pub(super) fn clear(&self) {
         let rounds = std::iter::from_fn(|| (!self.queue.is_empty()).then_some(()));
         for_all(rounds, |()| {
-            self.hand_out(usize::MAX, &mut |event| drop(event));
+            self.visit(usize::MAX, &mut |event| drop(event));
         });
     }
 
@@ -324,7 +324,7 @@ impl Shared {
                     // all fields are written.
                     unsafe {
                         let end = out.as_mut_ptr().add(out.len());
-                        is_left |= self.slot(id.tag()).has_last();
+                        is_left |= self.slot(id.tag()).has_hooks();
                         self.slot(id.tag()).take(&raw mut (*end).request);
                         (&raw mut (*end).id).write(id);
                         (&raw mut (*end).result).write(result(event.res));
@@ -340,10 +340,9 @@ impl Shared {
                 if is_left {
                     let start = out.len() - n;
                     // SAFETY: 1. as their events tell; not put yet.
-                    unsafe { self.do_last(tags, &mut out[start..]) };
-                } else {
-                    self.tags.put_all_raw(tags);
+                    unsafe { self.call_hooks_of(tags, &mut out[start..]) };
                 }
+                self.tags.put_all_raw(tags);
             }
             read += n;
             if n < chunk || read == max {
@@ -352,26 +351,69 @@ impl Shared {
         }
     }
 
-    /// Puts the tags of these events, and does what was left to their reader.
+    /// Calls the hooks that were left to the reader of these events.
     ///
     /// # Safety
     ///
     /// 1. The caller owns `tags`, which are those of `events`, in their order.
     #[cold]
-    unsafe fn do_last(&self, tags: &[u32], events: &mut [Event]) {
-        let mut left: Vec<(&mut Event, Last)> = tags
-            .iter()
-            .zip(events)
-            // SAFETY: 1. the slots are ours, by our 1.
-            .filter_map(|(tag, event)| Some((event, unsafe { self.slot(*tag).take_last() }?)))
-            .collect();
-        self.tags.put_all_raw(tags);
-        // If one panics, the reader has the events, and none of them looks as if it were finished.
-        let results: Vec<_> =
-            left.iter_mut().map(|(event, _)| mem::replace(&mut event.result, result(UNFINISHED))).collect();
-        for ((event, last), before) in left.into_iter().zip(results) {
-            event.result = last(&mut event.request, before);
+    unsafe fn call_hooks_of(&self, tags: &[u32], events: &mut [Event]) {
+        for (tag, event) in tags.iter().zip(events) {
+            let slot = self.slot(*tag);
+            // SAFETY: 1. by 1., each. What was kept is there if hooks are.
+            unsafe {
+                if slot.has_hooks() {
+                    let outcome = apart(slot.delivery().kept());
+                    event.result = result(settled(slot.call_hooks(&mut event.request, outcome, By::Reader)));
+                }
+            }
         }
+    }
+
+    /// Calls the hooks that were left to the reader of an event with this result; returns what has come of it.
+    ///
+    /// # Safety
+    ///
+    /// 1. The caller owns the slot of `tag`, which is filled.
+    #[inline(always)]
+    pub(super) unsafe fn call_rest(&self, tag: u32, res: i64) -> i64 {
+        // Out of line, with nothing by reference: what is in registers stays there.
+        //
+        // SAFETY: 1. by 1., twice.
+        unsafe { if self.slot(tag).has_hooks() { self.call_hooks_by(tag, res, By::Reader) } else { res } }
+    }
+
+    /// # Safety
+    ///
+    /// As [`call_rest`](Self::call_rest).
+    #[cold]
+    unsafe fn call_hooks_by(&self, tag: u32, res: i64, by: By) -> i64 {
+        let slot = self.slot(tag);
+        // SAFETY: 1. by 1., filled.
+        settled(unsafe { slot.call_hooks(&mut *slot.request_mut(), apart(res), by) })
+    }
+
+    /// Calls the hooks of a finished request that are its completer's to call. Returns its name, and what has come of
+    /// it.
+    ///
+    /// # Safety
+    ///
+    /// 1. The caller owns the slot of `id`, which is filled, and one `reqs` reference.
+    #[inline]
+    pub(super) unsafe fn call_hooks(this: NonNull<Self>, id: RequestId, res: i64) -> (RequestId, i64) {
+        // SAFETY: the reference keeps it alive.
+        let shared = unsafe { this.as_ref() };
+        let slot = shared.slot(id.tag());
+        // SAFETY: 1. by 1.
+        if unsafe { slot.has_hooks() } {
+            // SAFETY: 1. by 1., each.
+            unsafe {
+                let res = shared.call_hooks_by(id.tag(), res, By::Completer);
+                slot.delivery().keep(res);
+                return (slot.name(id.tag()), res);
+            }
+        }
+        (id, res)
     }
 
     /// Whether the context is being destroyed, or the one whose requests these are parts of.

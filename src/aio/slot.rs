@@ -2,14 +2,16 @@
 
 use super::delivery::Delivery;
 use super::error::InFlight;
+use super::hook::{By, Hook, Hooks};
 use super::id::{AWAITED, RequestId, TAG};
 use super::{CancelError, Request};
+use crate::fanin::Outcome;
 use crate::percpu::CachePadded;
 use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use crate::sync::cell::UnsafeCell;
 use crate::sync::{MODELLED, mo, prefetch_to_write, unique};
 use std::io;
-use std::mem::{self, MaybeUninit, offset_of};
+use std::mem::{MaybeUninit, offset_of};
 
 /// One request's own lines.
 ///
@@ -37,16 +39,13 @@ pub(super) struct Slot {
     request: UnsafeCell<MaybeUninit<Request>>,
     /// On the neighbour line: used only by requests with a future.
     delivery: Delivery,
-    /// What is left to whoever reads the event, if anything is; `None` while the slot is empty.
+    /// What is called when it has ended; nothing while the slot is empty.
     ///
     /// # Safety
     ///
     /// As `request`.
-    last: UnsafeCell<Option<Last>>,
+    hooks: UnsafeCell<Hooks>,
 }
-
-/// What the reader of an event does to it first. See [`Completion::finish_in_reader`](super::Completion).
-pub(super) type Last = Box<dyn FnOnce(&mut Request, io::Result<usize>) -> io::Result<usize> + Send>;
 
 const FINISHED: u64 = 0;
 const OWNED: u64 = 1;
@@ -72,7 +71,7 @@ impl Slot {
             user_data: AtomicU64::new(0),
             request: UnsafeCell::new(MaybeUninit::uninit()),
             delivery: Delivery::new(),
-            last: UnsafeCell::new(None),
+            hooks: UnsafeCell::new(Hooks::default()),
         }
     }
 
@@ -149,47 +148,71 @@ impl Slot {
         self.request.with_mut(|slot| slot.cast())
     }
 
-    /// Leaves something to whoever reads the event; returns what was left before.
+    /// Has one more hook called when the request has ended, before those that are there.
     ///
     /// # Safety
     ///
     /// 1. The request is the caller's.
-    pub(super) unsafe fn set_last(&self, last: Option<Last>) -> Option<Last> {
+    #[inline]
+    pub(super) unsafe fn push_hook(&self, hook: Hook) {
         // SAFETY: by 1.
-        self.last.with_mut(|cell| unsafe { mem::replace(&mut *cell, last) })
+        self.hooks.with_mut(|hooks| unsafe { (*hooks).push(hook) });
     }
 
-    /// Takes what was left to whoever reads the event.
+    /// [`AWAITED`] if there are hooks, otherwise 0.
     ///
     /// # Safety
     ///
-    /// As [`set_last`](Self::set_last).
+    /// As [`push_hook`](Self::push_hook).
     #[inline(always)]
-    pub(super) unsafe fn take_last(&self) -> Option<Last> {
-        // Written to only if there is something.
-        //
-        // SAFETY: by 1., twice.
-        unsafe { if self.has_last() { self.take_it() } else { None } }
+    pub(super) unsafe fn mark(&self) -> u64 {
+        // SAFETY: by 1.
+        self.hooks.with(|hooks| unsafe { (*hooks).mark() })
     }
 
+    /// Whether there are hooks.
+    ///
     /// # Safety
     ///
-    /// As [`set_last`](Self::set_last).
+    /// As [`push_hook`](Self::push_hook).
+    #[inline(always)]
+    pub(super) unsafe fn has_hooks(&self) -> bool {
+        // SAFETY: by 1.
+        unsafe { self.mark() != 0 }
+    }
+
+    /// Calls the hooks whose turn has come for `by`, with the request, which may have been moved out; returns what they
+    /// make of the outcome.
+    ///
+    /// # Safety
+    ///
+    /// As [`push_hook`](Self::push_hook).
+    pub(super) unsafe fn call_hooks(&self, request: &mut Request, outcome: Outcome, by: By) -> Outcome {
+        // SAFETY: by 1. What they are given does not lead back here.
+        self.hooks.with_mut(|hooks| unsafe { (*hooks).call(request, outcome, by) })
+    }
+
+    /// Calls all hooks of a request that was refused; returns the error.
+    ///
+    /// # Safety
+    ///
+    /// As [`push_hook`](Self::push_hook), and the slot is filled.
     #[cold]
-    unsafe fn take_it(&self) -> Option<Last> {
-        // SAFETY: handed on.
-        unsafe { self.set_last(None) }
+    pub(super) unsafe fn refused(&self, error: io::Error) -> io::Error {
+        // SAFETY: by 1., and filled.
+        let outcome = unsafe { self.call_hooks(&mut *self.request_mut(), Err(error).into(), By::Reader) };
+        // That one of them makes a success of it changes nothing.
+        outcome.error.unwrap_or_else(|| io::Error::other("refused"))
     }
 
-    /// Whether something was left to whoever reads the event.
+    /// The name of the request.
     ///
     /// # Safety
     ///
-    /// As [`set_last`](Self::set_last).
-    #[inline(always)]
-    pub(super) unsafe fn has_last(&self) -> bool {
-        // SAFETY: by 1.
-        self.last.with(|cell| unsafe { (*cell).is_some() })
+    /// As [`push_hook`](Self::push_hook), and `tag` is this slot's.
+    pub(super) unsafe fn name(&self, tag: u32) -> RequestId {
+        // Relaxed: written by whoever has handed the request over to the caller.
+        RequestId::new(self.word.load(Relaxed) & !TAG, tag)
     }
 
     /// The request's owner is done with it, but for handing over the event.

@@ -1,10 +1,10 @@
 //! Events shown in place: [`Visited`].
 
-use super::completion::{UNFINISHED, encoded, event_of, result};
+use super::completion::{event_of, result};
 use super::id::RequestId;
 use super::shared::{CHUNK, Shared};
 use super::{Event, Request};
-use std::mem::{self, ManuallyDrop, MaybeUninit};
+use std::mem::{ManuallyDrop, MaybeUninit};
 use std::ops::Range;
 use std::{fmt, io, ptr};
 
@@ -20,11 +20,15 @@ pub struct Visited<'a> {
 }
 
 impl<'a> Visited<'a> {
+    /// Calls the hooks that were left to who has the event.
+    ///
     /// # Safety
     ///
     /// 1. The caller owns the tag of `id` and its slot, which is filled, and passes both on.
     #[inline]
     pub(super) unsafe fn new(shared: &'a Shared, id: RequestId, res: i64) -> Self {
+        // SAFETY: 1. by 1.
+        let res = unsafe { shared.call_rest(id.tag(), res) };
         Self { shared, id, res }
     }
 }
@@ -52,19 +56,8 @@ impl Visited<'_> {
         result(self.res)
     }
 
-    /// Does what was left to the reader.
-    #[inline(always)]
-    pub(super) fn settle(&mut self) {
-        // SAFETY: the slot is ours.
-        if let Some(last) = unsafe { self.shared.slot(self.id.tag()).take_last() } {
-            let res = mem::replace(&mut self.res, UNFINISHED);
-            self.res = encoded(last(self.request_mut(), result(res)));
-        }
-    }
-
     /// Takes the event out.
-    pub fn into_event(mut self) -> Event {
-        self.settle();
+    pub fn into_event(self) -> Event {
         let this = ManuallyDrop::new(self);
         let mut request = MaybeUninit::uninit();
         let tag = this.id.tag();
@@ -81,13 +74,9 @@ impl Visited<'_> {
 impl Drop for Visited<'_> {
     fn drop(&mut self) {
         let tag = self.id.tag();
-        let put = PutTag(self.shared, tag);
-        // SAFETY: the slot is ours.
-        let last = unsafe { self.shared.slot(tag).take_last() };
+        let _put = PutTag(self.shared, tag);
         // SAFETY: the slot is ours and filled, and nobody looks at it again before it is filled anew.
         unsafe { ptr::drop_in_place(self.shared.slot(tag).request_mut()) };
-        drop(last);
-        drop(put);
     }
 }
 
@@ -173,14 +162,6 @@ impl Shared {
 
     /// Shows up to `max` events to `visitor`, and not more than the capacity: submitters may be quicker than we are.
     pub(super) fn visit(&self, max: usize, visitor: &mut impl FnMut(Visited<'_>)) -> usize {
-        self.hand_out(max, &mut |mut event| {
-            event.settle();
-            visitor(event);
-        })
-    }
-
-    /// As [`visit`](Self::visit), of events as they are: what was left to readers is not done.
-    pub(super) fn hand_out(&self, max: usize, visitor: &mut impl FnMut(Visited<'_>)) -> usize {
         let max = max.min(self.tags.total() as usize);
         let mut visited = 0;
         loop {

@@ -41,6 +41,15 @@ impl Outcome {
     }
 }
 
+impl From<io::Result<usize>> for Outcome {
+    fn from(result: io::Result<usize>) -> Self {
+        match result {
+            Ok(bytes) => Self { bytes, error: None },
+            Err(error) => Self { bytes: 0, error: Some(error) },
+        }
+    }
+}
+
 /// Waits for the outcome of a request. From [`FanIn::waited`](super::FanIn::waited).
 ///
 /// Dropping it waits for nothing: the outcome is dropped when it is there.

@@ -6,9 +6,7 @@ use crate::percpu::CachePadded;
 use crate::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use crate::sync::thread::{self, JoinHandle};
 use crate::sync::time::{Instant, expired};
-use crate::sync::{Arc, Condvar, Mutex, fence};
-use std::mem;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use crate::sync::{Arc, Condvar, Mutex, caught, fence};
 
 /// It will not look.
 const NEVER: u32 = 0;
@@ -140,14 +138,8 @@ impl<T: Run> Shared<T> {
         // SeqCst: pairs with the fence of a kick. Either it sees that we have to be told, or we see its task.
         fence!("runlist.worker.disarm", SeqCst);
         while !self.queue.is_empty() {
-            // Nothing of ours is half-changed while a task runs.
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.pass(usize::MAX))) {
-                // The hook has told of it. What was thrown may panic once more when it is dropped; what that throws is
-                // leaked.
-                if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
-                    mem::forget(another);
-                }
-            }
+            // Nothing of ours is half-changed while a task runs. If it panics, the system's hook has told of it.
+            caught(|| self.pass(usize::MAX));
         }
     }
 

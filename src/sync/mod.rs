@@ -54,7 +54,7 @@ mod wake;
 pub use imp::*;
 pub use parker::{Parked, Parker};
 pub(crate) use tally::Tally;
-pub(crate) use wake::{Wake, Woken, call_outside};
+pub(crate) use wake::{Wake, Woken, call_outside, caught};
 
 /// A file shared by requests. Ownership of a caller's resource takes part in no protocol of this
 /// crate, so this is the standard library's type in every build.

@@ -57,6 +57,20 @@ pub(crate) fn call_outside(code: impl FnOnce()) {
     }
 }
 
+/// Calls code that is not ours and whose panics end here: `None`. What was thrown may panic once more when it is dropped;
+/// what that throws is leaked.
+#[inline(always)]
+pub(crate) fn caught<R>(code: impl FnOnce() -> R) -> Option<R> {
+    catch_unwind(AssertUnwindSafe(code)).map_err(discard).ok()
+}
+
+#[cold]
+fn discard(payload: Box<dyn Any + Send>) {
+    if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        mem::forget(another);
+    }
+}
+
 fn go_on(payload: Box<dyn Any + Send>) {
     if panicking() {
         // A second panic would abort, and so may dropping its payload.

@@ -3,6 +3,7 @@
 
 mod any;
 mod direct;
+mod hooks;
 #[path = "../support/mod.rs"]
 mod support;
 mod transparent;
@@ -14,7 +15,6 @@ use ioctx::backend::{Null, Threads};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, mpsc};
-use std::thread;
 use std::time::{Duration, Instant};
 use support::never_hang;
 use transparent::Transparent;
@@ -156,101 +156,6 @@ fn destroying_ends_what_waits_two_layers_down() {
     go_on.send(()).unwrap();
     context.wait_destroyed(None).unwrap();
     assert_eq!(one(&context).result.unwrap(), 1);
-}
-
-#[test]
-fn what_is_left_to_the_reader_is_done_there_once() {
-    never_hang();
-    let held = Held::default();
-    let context = stacked(&held);
-    let counted = Arc::new(());
-    let complete = |result: usize| {
-        let (work, counted) = (held.take().pop().unwrap(), counted.clone());
-        let completer = thread::current().id();
-        drop(work.finish_in_reader(Ok(result), move |request, result| {
-            assert_ne!(thread::current().id(), completer);
-            let _ = &counted;
-            request.user_data += 1;
-            result.map(|n| n * 2)
-        }));
-    };
-    // Of one that goes to the context itself.
-    let plain = Context::new(4, held.clone()).unwrap();
-    type Look = fn(&Context<Held>) -> (u64, usize);
-    let read: [Look; 3] = [
-        |context| {
-            let event = one(context);
-            (event.request.user_data, event.result.unwrap())
-        },
-        |context| {
-            let mut seen = None;
-            let look = |event: ioctx::aio::Visited<'_>| {
-                seen = Some((event.request().user_data, event.result().unwrap()));
-            };
-            context.visit(1, 1, None, look).unwrap();
-            seen.unwrap()
-        },
-        |context| {
-            let mut events = Vec::new();
-            while context.get_events(0, 1, None, &mut events) == Ok(0) {}
-            (events[0].request.user_data, events[0].result.as_ref().copied().unwrap())
-        },
-    ];
-    for read in read {
-        plain.submit(Request::nop().with_user_data(1)).unwrap();
-        thread::scope(|scope| _ = scope.spawn(|| complete(4)));
-        assert_eq!(read(&plain), (2, 8));
-        assert_eq!(Arc::strong_count(&counted), 1);
-    }
-    // A future's reader is who polls it.
-    let mut future = plain.start(Request::nop()).unwrap();
-    thread::scope(|scope| _ = scope.spawn(|| complete(4)));
-    let mut waker = std::task::Context::from_waker(std::task::Waker::noop());
-    let std::task::Poll::Ready(event) = std::pin::Pin::new(&mut future).poll(&mut waker) else { panic!() };
-    assert_eq!((event.request.user_data, event.result.unwrap()), (1, 8));
-    // Nobody reads these.
-    plain.submit(Request::nop()).unwrap();
-    complete(4);
-    let future = plain.start(Request::nop()).unwrap();
-    complete(4);
-    drop((future, plain));
-    assert_eq!(Arc::strong_count(&counted), 1);
-    // A layer is a reader, too.
-    context.submit(Request::nop()).unwrap();
-    drop(held.take().pop().unwrap().finish_in_reader(Ok(4), |_, result| result.map(|n| n + 1)));
-    assert_eq!(one(&context).result.unwrap(), 5);
-}
-
-#[test]
-fn panics_of_what_is_left_to_the_reader_leave_errors() {
-    never_hang();
-    let held = Held::default();
-    for layered in [false, true] {
-        let below: Box<dyn Backend> = match layered {
-            true => Box::new(Transparent::new(4, held.clone())),
-            false => Box::new(held.clone()),
-        };
-        let context = Context::with_lanes(4, 1, below).unwrap();
-        for _ in 0..2 {
-            context.submit(Request::nop()).unwrap();
-        }
-        let mut events = Vec::new();
-        let panicked = catch_unwind(AssertUnwindSafe(|| {
-            for work in held.take() {
-                drop(work.finish_in_reader(Ok(1), |_, _| panic!("on purpose")));
-            }
-            context.get_events(2, 2, None, &mut events)
-        }));
-        assert!(panicked.is_err());
-        if layered {
-            // Where it panicked the first was completed; the other was dropped.
-            context.get_events(2, 2, None, &mut events).unwrap();
-        }
-        assert_eq!(events.len(), 2);
-        let codes: Vec<_> = events.iter().map(code).collect();
-        let other = if layered { libc::ECANCELED } else { libc::EIO };
-        assert_eq!(codes, [Some(libc::EIO), Some(other)]);
-    }
 }
 
 /// Panics in its `done`.

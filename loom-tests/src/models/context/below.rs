@@ -1,8 +1,9 @@
 //! Layers: requests of their own on a backend below, and what is left to who reads an event.
 
+use super::hooks::Word;
 use super::{Aside, Held, Later, Queue, nop};
 use crate::harness::{Model, nothing};
-use ioctx::aio::{Backend, Below, Completion, Context, Done, Ended, Finished, Request, Submitted};
+use ioctx::aio::{Backend, Below, By, Completion, Context, Done, Ended, Finished, Request, Submitted};
 use ioctx::credits::Credits;
 use ioctx::fanin::{FanIn, Part};
 use ioctx::sync::cell::UnsafeCell;
@@ -156,23 +157,20 @@ pub(super) fn models() -> Vec<Model> {
                 context.submit(nop(7)).unwrap();
                 let thread = thread::spawn(move || {
                     set_cpu(1);
-                    let work = held.0.lock().pop().unwrap();
-                    let word = Word(UnsafeCell::new(1));
-                    drop(work.finish_in_reader(Ok(3), move |_, result| {
-                        // SAFETY: one reader has it, which loom checks.
-                        let word = word.value().with_mut(|word| unsafe {
-                            *word += 1;
-                            *word
-                        });
-                        result.map(|n| n + word)
-                    }));
+                    let mut work = held.0.lock().pop().unwrap();
+                    let word = Word::new();
+                    work.on_end(By::Reader, move |_, mut outcome| {
+                        outcome.bytes += word.next();
+                        outcome
+                    });
+                    work.complete(Ok(3));
                 });
                 let read = context.get_events(0, 1, Some(Instant::now()), &mut Vec::new());
                 if read == Ok(0) {
                     let mut events = Vec::new();
                     let _ = context.destroy(None);
                     while context.get_events(1, 1, None, &mut events).is_ok() {}
-                    assert_eq!(events[0].result.as_ref().unwrap(), &5);
+                    assert_eq!(events[0].result.as_ref().unwrap(), &4);
                 }
                 thread.join().unwrap();
                 drop(context);
@@ -180,15 +178,4 @@ pub(super) fn models() -> Vec<Model> {
             after: nothing,
         },
     ]
-}
-
-struct Word(UnsafeCell<usize>);
-
-// SAFETY: goes with the request; loom checks it.
-unsafe impl Send for Word {}
-
-impl Word {
-    fn value(&self) -> &UnsafeCell<usize> {
-        &self.0
-    }
 }

@@ -5,6 +5,7 @@ mod cancel;
 mod direct;
 mod drive;
 mod end;
+mod hooks;
 mod life;
 mod pool;
 mod table;
@@ -71,6 +72,7 @@ pub(super) fn models() -> Vec<Model> {
         life::models(),
         cancel::models(),
         below::models(),
+        hooks::models(),
         drive::models(),
         direct::models(),
         pool::models(),

@@ -1,0 +1,83 @@
+//! Hooks of requests: called once, by whoever ends them.
+
+use super::{Aside, Queue, events, nop};
+use crate::harness::{Model, nothing};
+use ioctx::aio::{Backend, By, Completion, Context, Submitted};
+use ioctx::sync::cell::UnsafeCell;
+use ioctx::sync::model::set_cpu;
+use ioctx::sync::{Arc, thread};
+
+/// Passes requests on with a hook that counts its calls in a cell, which only who has the request may touch.
+struct Counts<B>(B, By);
+
+pub(super) struct Word(UnsafeCell<usize>);
+
+// SAFETY: goes with the request; loom checks it.
+unsafe impl Send for Word {}
+
+impl Word {
+    pub(super) fn new() -> Self {
+        Self(UnsafeCell::new(0))
+    }
+
+    /// One more than at the last call.
+    pub(super) fn next(&self) -> usize {
+        // SAFETY: whose the request is has it, which loom checks.
+        self.0.with_mut(|word| unsafe {
+            *word += 1;
+            *word
+        })
+    }
+}
+
+impl<B: Backend> Backend for Counts<B> {
+    fn submit(&self, mut work: Completion) -> Submitted {
+        let word = Word::new();
+        work.on_end(self.1, move |request, mut outcome| {
+            request.user_data += word.next() as u64;
+            outcome.bytes += 10;
+            outcome
+        });
+        self.0.submit(work)
+    }
+}
+
+/// A request put aside with a hook, which one thread begins and completes, and another cancels.
+fn cancel(by: By) {
+    let aside = Arc::new(Aside::default());
+    let context = Arc::new(Context::new(1, Counts(Queue(Arc::clone(&aside)), by)).unwrap());
+    let id = context.submit(nop(1)).unwrap();
+    let theirs = Arc::clone(&context);
+    let canceller = thread::spawn(move || {
+        set_cpu(1);
+        theirs.cancel(id).is_ok()
+    });
+    let begun = aside.work();
+    let event = events(&context, 1).pop().unwrap();
+    let cancelled = canceller.join().unwrap();
+    assert_ne!(begun, cancelled);
+    // Dropped by either: it has the bytes of the hook, which was called once, and was told once that it was begun.
+    assert_eq!(event.result.unwrap(), 10);
+    assert_eq!(event.request.user_data, if begun { 102 } else { 2 });
+}
+
+pub(super) fn models() -> Vec<Model> {
+    vec![
+        Model {
+            name: "context.hook_cancel",
+            checks: "aio.slot.offer, claim: a hook is called once, by whoever of two ends the request, and has what is its",
+            bound: None,
+            least: 4517,
+            body: || cancel(By::Completer),
+            after: nothing,
+        },
+        Model {
+            name: "context.hook_cancel_reader",
+            checks: "the same for a hook that is left to the reader",
+            bound: None,
+            least: 4517,
+            body: || cancel(By::Reader),
+            after: nothing,
+        },
+    ]
+}
