@@ -248,7 +248,8 @@ proptest! {
             };
             match (step, request.as_mut()) {
                 (Step::Part, Some(request)) => {
-                    if part(request, out).is_none() {
+                    let refused = part(request, out).is_none();
+                    if refused {
                         prop_assert_eq!(memory.live.load(SeqCst), bound, "refused, and there was room");
                         if let Some(first) = out.pop() {
                             first.finish(Ok(1));
