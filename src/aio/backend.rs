@@ -47,7 +47,7 @@ pub enum Submitted {
 ///    as any; the one on its way completes, since its completion is dropped.
 ///
 /// Whether a backend keeps it is what `backend::conformance` looks for, with the feature of that name: a suite of checks
-/// that every backend of this crate passes.
+/// that every backend of this crate passes. One that goes on after a short transfer keeps an [`IoDesc`](super::IoDesc).
 ///
 /// # Examples
 ///

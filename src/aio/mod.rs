@@ -106,6 +106,7 @@ mod file;
 mod future;
 mod hook;
 mod id;
+mod iodesc;
 mod readiness;
 mod reap;
 mod request;
@@ -138,6 +139,7 @@ pub use file::FileRef;
 pub use future::Started;
 pub use hook::By;
 pub use id::RequestId;
+pub use iodesc::{IoDesc, IoSlices, Rest};
 pub use readiness::Readiness;
 pub use request::{Event, MAX_SEGMENTS, Op, Request};
 #[cfg(feature = "stats")]
