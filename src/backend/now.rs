@@ -1,8 +1,8 @@
 //! Reading and writing without waiting: [`try_now`].
 
-use crate::aio::{Op, Request};
+use crate::aio::{IoDesc, Request, Rest};
 use rustix::io::{Errno, ReadWriteFlags, preadv2, pwritev2};
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io;
 
 /// The offset that means none: −1.
 const WHERE_IT_IS: u64 = u64::MAX;
@@ -18,25 +18,15 @@ pub(super) enum Now {
 /// Reads or writes, if that takes no waiting. `stream`: the file is known to be one that cannot seek.
 pub(super) fn try_now(request: &mut Request, stream: bool) -> Now {
     const NOW: ReadWriteFlags = ReadWriteFlags::NOWAIT;
-    let result = match &mut request.op {
-        Op::Read { file, buf, offset } => {
-            seekless(stream, *offset, |at| preadv2(&*file, &mut [IoSliceMut::new(buf)], at, NOW))
+    let Ok(mut desc) = IoDesc::new(request) else { return Now::Unknown };
+    let result = match desc.rest() {
+        Rest::Read { file, mut bufs, offset } => {
+            seekless(stream, offset, |at| preadv2(file, &mut bufs, at, NOW))
         }
-        Op::Write { file, buf, offset } => {
-            seekless(stream, *offset, |at| pwritev2(&*file, &[IoSlice::new(buf)], at, NOW))
+        Rest::Write { file, bufs, offset, dsync } => {
+            let flags = if dsync { NOW | ReadWriteFlags::DSYNC } else { NOW };
+            seekless(stream, offset, |at| pwritev2(file, &bufs, at, flags))
         }
-        Op::WriteDsync { file, buf, offset } => seekless(stream, *offset, |at| {
-            pwritev2(&*file, &[IoSlice::new(buf)], at, NOW | ReadWriteFlags::DSYNC)
-        }),
-        Op::ReadV { file, bufs, offset } => {
-            let mut slices: Vec<_> = bufs.iter_mut().map(|buf| IoSliceMut::new(buf)).collect();
-            seekless(stream, *offset, |at| preadv2(&*file, &mut slices, at, NOW))
-        }
-        Op::WriteV { file, bufs, offset } => {
-            let slices: Vec<_> = bufs.iter().map(|buf| IoSlice::new(buf)).collect();
-            seekless(stream, *offset, |at| pwritev2(&*file, &slices, at, NOW))
-        }
-        _ => Err(Errno::OPNOTSUPP),
     };
     match result {
         Err(Errno::AGAIN | Errno::INTR) => Now::Waits,

@@ -1,6 +1,6 @@
 //! The system calls behind [`Threads`](super::Threads).
 
-use crate::aio::{Buffer, BufferMut, FileRef, Op, Readiness, Request};
+use crate::aio::{BufferMut, FileRef, IoDesc, Op, Readiness, Request, Rest};
 use std::fs::File;
 use std::{io, slice};
 
@@ -11,17 +11,13 @@ pub(in crate::backend) use os::is_direct;
 pub(super) fn execute(request: &mut Request) -> io::Result<usize> {
     match &mut request.op {
         Op::Nop => Ok(0),
-        Op::Read { file, buf, offset } => file.with_file(|file| retry(|| os::read_at(file, buf, *offset))),
-        Op::Write { file, buf, offset } => file.with_file(|file| retry(|| os::write_at(file, buf, *offset))),
-        Op::WriteDsync { file, buf, offset } => {
-            file.with_file(|file| retry(|| os::write_dsync_at(file, buf, *offset)))
-        }
-        Op::ReadV { file, bufs, offset } => file.with_file(|file| os::readv_at(file, bufs, *offset)),
-        Op::WriteV { file, bufs, offset } => file.with_file(|file| os::writev_at(file, bufs, *offset)),
         Op::Fsync { file } => file.with_file(|file| retry(|| file.sync_all())).map(|()| 0),
         Op::Fdatasync { file } => file.with_file(|file| retry(|| file.sync_data())).map(|()| 0),
         Op::Poll { file, interest } => poll::wait(file, *interest),
         Op::Custom(custom) => custom.run(),
+        Op::Read { .. } | Op::Write { .. } | Op::WriteDsync { .. } | Op::ReadV { .. } | Op::WriteV { .. } => {
+            IoDesc::new(request).map_or(Ok(0), os::transfer)
+        }
     }
 }
 
@@ -126,15 +122,30 @@ mod os {
         }
     }
 
-    pub(super) fn read_at(file: &File, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        seekless(pread(file, &mut *buf, offset), || read(file, &mut *buf))
+    /// Moves what one call does.
+    pub(super) fn transfer(mut desc: IoDesc<&mut Request>) -> io::Result<usize> {
+        match desc.rest() {
+            Rest::Read { file, mut bufs, offset } => file.with_file(|file| {
+                retry(|| match &mut *bufs {
+                    [buf] => seekless(pread(file, &mut **buf, offset), || read(file, &mut **buf)),
+                    bufs => seekless(preadv(file, bufs, offset), || readv(file, bufs)),
+                })
+            }),
+            Rest::Write { file, bufs, offset, dsync } => file.with_file(|file| {
+                retry(|| match &*bufs {
+                    [buf] if dsync => write_dsync_at(file, buf, offset),
+                    [buf] => write_at(file, buf, offset),
+                    bufs => seekless(pwritev(file, bufs, offset), || writev(file, bufs)),
+                })
+            }),
+        }
     }
 
     pub(super) fn write_at(file: &File, buf: &[u8], offset: u64) -> io::Result<usize> {
         seekless(pwrite(file, buf, offset), || write(file, buf))
     }
 
-    pub(super) fn write_dsync_at(file: &File, buf: &[u8], offset: u64) -> io::Result<usize> {
+    fn write_dsync_at(file: &File, buf: &[u8], offset: u64) -> io::Result<usize> {
         let slices = [IoSlice::new(buf)];
         match pwritev2(file, &slices, offset, ReadWriteFlags::DSYNC) {
             // Unknown to the kernel, its filter, or the file system; or nothing that can seek.
@@ -143,16 +154,6 @@ mod os {
             }
             done => Ok(done?),
         }
-    }
-
-    pub(super) fn readv_at(file: &File, bufs: &mut [BufferMut], offset: u64) -> io::Result<usize> {
-        let mut slices: Vec<_> = bufs.iter_mut().map(|buf| IoSliceMut::new(buf)).collect();
-        retry(|| seekless(preadv(file, &mut slices, offset), || readv(file, &mut slices)))
-    }
-
-    pub(super) fn writev_at(file: &File, bufs: &[Buffer], offset: u64) -> io::Result<usize> {
-        let slices: Vec<_> = bufs.iter().map(|buf| IoSlice::new(buf)).collect();
-        retry(|| seekless(pwritev(file, &slices, offset), || writev(file, &slices)))
     }
 
     /// A read that the page cache serves in full. A short one may be the end of the file or the end of what
@@ -236,7 +237,35 @@ mod os {
     #[cfg(windows)]
     use std::os::windows::fs::FileExt;
 
-    pub(super) fn read_at(file: &File, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+    pub(super) fn transfer(mut desc: IoDesc<&mut Request>) -> io::Result<usize> {
+        loop {
+            let (moved, wanted) = match desc.rest() {
+                Rest::Read { file, mut bufs, offset } => {
+                    let Some(buf) = bufs.first_mut() else { break };
+                    (file.with_file(|file| retry(|| read_at(file, buf, offset))), buf.len())
+                }
+                Rest::Write { file, bufs, offset, dsync } => {
+                    let Some(buf) = bufs.first() else { break };
+                    let call = if dsync { write_and_sync } else { write_at };
+                    (file.with_file(|file| retry(|| call(file, buf, offset))), buf.len())
+                }
+            };
+            match moved {
+                Ok(moved) => {
+                    desc.advance(moved);
+                    if moved < wanted || desc.is_done() {
+                        break;
+                    }
+                }
+                // What was transferred counts more than what came after.
+                Err(_) if desc.done() > 0 => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(desc.done())
+    }
+
+    fn read_at(file: &File, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         #[cfg(unix)]
         return match file.read_at(buf, offset) {
             Err(error) if seekless(&error) => io::Read::read(&mut &*file, buf),
@@ -256,44 +285,10 @@ mod os {
         return file.seek_write(buf, offset);
     }
 
-    pub(super) fn write_dsync_at(file: &File, buf: &[u8], offset: u64) -> io::Result<usize> {
-        write_and_sync(file, buf, offset)
-    }
-
     /// Whether the file cannot seek: then it is read and written without the offset.
     #[cfg(unix)]
     fn seekless(error: &io::Error) -> bool {
         error.raw_os_error() == Some(rustix::io::Errno::SPIPE.raw_os_error())
-    }
-
-    pub(super) fn readv_at(file: &File, bufs: &mut [BufferMut], offset: u64) -> io::Result<usize> {
-        each(bufs.iter_mut(), offset, |buf, at| Ok((read_at(file, buf, at)?, buf.len())))
-    }
-
-    pub(super) fn writev_at(file: &File, bufs: &[Buffer], offset: u64) -> io::Result<usize> {
-        each(bufs.iter(), offset, |buf, at| Ok((write_at(file, buf, at)?, buf.len())))
-    }
-
-    fn each<T>(
-        bufs: impl Iterator<Item = T>,
-        offset: u64,
-        mut call: impl FnMut(T, u64) -> io::Result<(usize, usize)>,
-    ) -> io::Result<usize> {
-        let mut total = 0;
-        for buf in bufs {
-            match call(buf, offset + total as u64) {
-                Ok((done, len)) => {
-                    total += done;
-                    if done < len {
-                        break;
-                    }
-                }
-                // What was transferred counts more than what came after.
-                Err(_) if total > 0 => break,
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(total)
     }
 
     pub(super) fn read_cached(_: &File, _: &mut [BufferMut], _: u64) -> Option<io::Result<usize>> {
