@@ -6,7 +6,7 @@
 
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
-use ioctx::aio::{Backend, Buffer, Context, Event, Op, Request};
+use ioctx::aio::{AlignedBuffer, AlignedError, Backend, Buffer, Context, Event, Op, Request};
 use ioctx::backend::Threads;
 #[cfg(ioctx_linux)]
 use ioctx::backend::{Auto, Direct};
@@ -16,6 +16,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::Arc;
 
 #[derive(Parser)]
@@ -39,32 +40,41 @@ struct Arguments {
     direct: Option<u32>,
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let arguments = Arguments::parse();
-    let from = Arc::new(open(File::options().read(true), &arguments, &arguments.from)?);
-    let meta = from.metadata()?;
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("copy: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    let from = Arc::new(open(File::options().read(true), arguments, &arguments.from)?);
+    let meta = from.metadata().map_err(at(&arguments.from))?;
     if !meta.is_file() {
         return Err(format!("{} is not a regular file", arguments.from.display()).into());
     }
-    if same_file(&arguments, &meta) {
+    if same_file(arguments, &meta) {
         return Err("the copy would overwrite its own source".into());
     }
     let mut options = File::options();
     let to = options.write(true).create(true).truncate(true);
-    let to = Arc::new(open(to, &arguments, &arguments.to)?);
+    let to = Arc::new(open(to, arguments, &arguments.to)?);
     // Holes at the end, and files without any data, are made by this alone.
-    to.set_len(meta.len())?;
+    to.set_len(meta.len()).map_err(at(&arguments.to))?;
 
-    match backend(&arguments)? {
+    match backend(arguments)? {
         #[cfg(ioctx_linux)]
         Chosen::Direct(direct) => {
             let context = Context::new(arguments.depth, direct)?;
-            copy_all(&context, &from, &to, meta.len(), &arguments)?;
+            copy_all(&context, &from, &to, meta.len(), arguments)?;
             let direct = context.backend();
             println!("at once, at most: {} (of {} parts)", direct.peak(), direct.parts());
         }
         Chosen::Threads(threads) => {
-            copy_all(&Context::new(arguments.depth, threads)?, &from, &to, meta.len(), &arguments)?;
+            copy_all(&Context::new(arguments.depth, threads)?, &from, &to, meta.len(), arguments)?;
         }
     }
     Ok(())
@@ -93,8 +103,18 @@ fn open(options: &mut OpenOptions, arguments: &Arguments, path: &Path) -> io::Re
         use std::os::unix::fs::OpenOptionsExt;
         options.custom_flags(libc::O_DIRECT);
     }
-    let _ = arguments;
-    options.open(path)
+    options.open(path).map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidInput if arguments.direct.is_some() => io::Error::other(format!(
+            "{}: its file system has no way past the page cache; leave --direct out",
+            path.display()
+        )),
+        _ => at(path)(error),
+    })
+}
+
+/// Says of an error where it was.
+fn at(path: &Path) -> impl Fn(io::Error) -> io::Error {
+    move |error| io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
 /// All of it, with a bar.
@@ -112,7 +132,7 @@ fn copy_all<B: Backend>(
         context.submit(Request::fsync(Arc::clone(to)))?;
         let mut events = Vec::new();
         context.get_events(1, 1, None, &mut events)?;
-        events.remove(0).result?;
+        events.remove(0).result.map_err(at(&arguments.to))?;
     }
     bar.finish();
     println!("{copied} bytes of data in a file of {len}");
@@ -142,7 +162,7 @@ fn copy<B: Backend>(
     let mut current = 0..0;
     // What to submit before anything new: the rest of a short transfer, or the write of what was read.
     let mut next: VecDeque<Request> = VecDeque::new();
-    let mut spare: Vec<Vec<u8>> = Vec::new();
+    let mut spare: Vec<AlignedBuffer> = Vec::new();
     let mut events = Vec::new();
     let (mut in_flight, mut copied) = (0, 0);
     loop {
@@ -157,8 +177,8 @@ fn copy<B: Backend>(
                         }
                     }
                     let take = u64::from(arguments.block).min(current.end - current.start);
-                    let mut buf = spare.pop().unwrap_or_default();
-                    buf.resize(take as usize, 0);
+                    let fits = spare.pop().filter(|buf| buf.len() == take as usize);
+                    let buf = fits.map_or_else(|| block(take as usize), Ok)?;
                     let request = Request::read(Arc::clone(from), buf, current.start);
                     current.start += take;
                     request
@@ -173,7 +193,7 @@ fn copy<B: Backend>(
         context.get_events(1, arguments.depth as usize, None, &mut events)?;
         for event in events.drain(..) {
             in_flight -= 1;
-            let (done, follow_up) = follow(event, to)?;
+            let (done, follow_up) = follow(event, to, arguments)?;
             copied += done;
             bar.set_position(copied);
             match follow_up {
@@ -187,42 +207,49 @@ fn copy<B: Backend>(
 /// What an event leads to.
 enum Next {
     Submit(Vec<Request>),
-    Spare(Vec<u8>),
+    Spare(AlignedBuffer),
 }
 
 /// Bytes that are in the copy now, and what comes next.
-fn follow(Event { request, result, .. }: Event, to: &Arc<File>) -> io::Result<(u64, Next)> {
-    let done = result?;
+fn follow(event: Event, to: &Arc<File>, arguments: &Arguments) -> Result<(u64, Next), Box<dyn Error>> {
+    let Event { request, result, .. } = event;
+    let reads = matches!(request.op, Op::Read { .. });
+    let done = result.map_err(at(if reads { &arguments.from } else { &arguments.to }))?;
     match request.op {
-        Op::Read { .. } if done == 0 => {
-            Err(io::Error::other("the source became shorter while it was copied"))
+        Op::Read { .. } if done == 0 => Err("the source became shorter while it was copied".into()),
+        Op::Read { file, buf, offset } if done < buf.len() => {
+            let rest = Request::read(file, block(buf.len() - done)?, offset + done as u64);
+            let write = Request::write(Arc::clone(to), part(&buf[..done])?, offset);
+            Ok((0, Next::Submit(vec![rest, write])))
         }
-        Op::Read { file, buf, offset } => {
-            let mut buf = vector(buf);
-            let mut requests = Vec::with_capacity(2);
-            if done < buf.len() {
-                let rest = vec![0; buf.len() - done];
-                requests.push(Request::read(file, rest, offset + done as u64));
-                buf.truncate(done);
-            }
-            requests.push(Request::write(Arc::clone(to), buf, offset));
-            Ok((0, Next::Submit(requests)))
+        Op::Read { buf, offset, .. } => {
+            Ok((0, Next::Submit(vec![Request::write(Arc::clone(to), aligned(buf), offset)])))
         }
-        Op::Write { .. } if done == 0 => Err(io::ErrorKind::WriteZero.into()),
+        Op::Write { .. } if done == 0 => Err(at(&arguments.to)(io::ErrorKind::WriteZero.into()).into()),
         Op::Write { file, buf, offset } if done < buf.len() => {
-            let mut buf = vector(buf);
-            buf.drain(..done);
-            let rest = Request::write(file, buf, offset + done as u64);
+            let rest = Request::write(file, part(&buf[done..])?, offset + done as u64);
             Ok((done as u64, Next::Submit(vec![rest])))
         }
-        Op::Write { buf, .. } => Ok((done as u64, Next::Spare(vector(buf)))),
+        Op::Write { buf, .. } => Ok((done as u64, Next::Spare(aligned(buf)))),
         _ => unreachable!("only reads and writes are submitted here"),
     }
 }
 
-/// The vector that a request was given.
-fn vector(buf: impl Into<Buffer>) -> Vec<u8> {
-    buf.into().downcast().expect("all buffers here are vectors")
+/// Memory that nobody has to copy on its way past the page cache; in huge pages, if there is room for some.
+fn block(len: usize) -> Result<AlignedBuffer, AlignedError> {
+    AlignedBuffer::new(len, if len >= 2 << 20 { 2 << 20 } else { 4096 })
+}
+
+/// A block of its own for a part of another one.
+fn part(bytes: &[u8]) -> Result<AlignedBuffer, AlignedError> {
+    let mut block = block(bytes.len())?;
+    block.copy_from_slice(bytes);
+    Ok(block)
+}
+
+/// The block that a request was given.
+fn aligned(buf: impl Into<Buffer>) -> AlignedBuffer {
+    buf.into().downcast().expect("all buffers here are blocks")
 }
 
 /// Where the file has data; all of it where the system cannot tell.
