@@ -9,6 +9,8 @@ use ioctx::aio::{Completion, Finished, RequestId, Submitted};
 use ioctx::backend::Direct;
 use ioctx::backend::{Auto, Null, Threads, Zero};
 use std::fmt;
+#[cfg(ioctx_linux)]
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// A backend that can be asked for.
 #[derive(Clone, Copy)]
@@ -74,7 +76,7 @@ fn direct(options: &Options) -> Result<Box<dyn Backend>, String> {
         Auto::new((options.capacity() + options.parts).min(32_768)).map_err(|error| error.to_string())?;
     eprintln!("{auto}");
     let direct = Direct::new(options.parts, auto).map_err(|error| error.to_string())?;
-    Ok(Box::new(Told(direct)))
+    Ok(Box::new(Told(direct, AtomicBool::new(false))))
 }
 
 #[cfg(not(ioctx_linux))]
@@ -119,13 +121,16 @@ fn uring(_: &Options) -> Result<Box<dyn Backend>, String> {
     Err("it is not built in; build for Linux, with `--features uring`".into())
 }
 
-/// Says in the end how much it has used.
+/// Says in the end how much it has used, if it was.
 #[cfg(ioctx_linux)]
-struct Told(Direct<Auto>);
+struct Told(Direct<Auto>, AtomicBool);
 
 #[cfg(ioctx_linux)]
 impl Drop for Told {
     fn drop(&mut self) {
+        if !*self.1.get_mut() {
+            return;
+        }
         eprintln!("direct: at once, at most: {} (of {} parts)", self.0.peak(), self.0.parts());
     }
 }
@@ -133,6 +138,9 @@ impl Drop for Told {
 #[cfg(ioctx_linux)]
 impl Backend for Told {
     fn submit(&self, work: Completion) -> Submitted {
+        if !self.1.load(Relaxed) {
+            self.1.store(true, Relaxed);
+        }
         self.0.submit(work)
     }
 
