@@ -7,6 +7,7 @@ mod credits;
 mod fanin;
 mod futures;
 mod litmus;
+mod nonblocking;
 mod owner;
 mod refcount;
 mod ring;
@@ -27,6 +28,7 @@ pub(crate) fn all() -> Vec<Model> {
         ring::models(),
         rings::models(),
         runlist::models(),
+        nonblocking::models(),
         fanin::models(),
         wait::models(),
         context::models(),
