@@ -234,14 +234,7 @@ impl Slot {
         // Two runs at most: to the edge, and from the start.
         for _ in 0..2 {
             let run = reader.peek(max - read, |run| {
-                if !run.is_empty() {
-                    memory::writable(out.wrapping_add(read), run.len())?;
-                }
-                for (i, event) in run.iter().enumerate() {
-                    // SAFETY: writable, as just checked.
-                    unsafe { out.add(read + i).write_unaligned(event.get()) };
-                }
-                Ok(run.len())
+                memory::write_each(out.wrapping_add(read), run.len(), |i| run[i].get()).map(|()| run.len())
             });
             match run {
                 Ok(0) => break,

@@ -1,69 +1,187 @@
-//! The caller's memory: looked at before it is touched.
+//! The caller's memory: touched only where nobody can have taken it away.
 //!
-//! The kernel copies from and to its callers and says `EFAULT` where there is nothing; a library would die. So a page
-//! that this thread has not met yet is first shown to the kernel, by a system call that reads or writes eight bytes of
-//! it and does nothing else (`rt_sigprocmask`). The pages met last are remembered, by each thread for itself, so that
-//! those who use the same memory again and again pay once.
+//! The kernel copies from and to its callers and says `EFAULT` where there is nothing; a library would die. Of two kinds
+//! of memory it is known that they are there, by two comparisons: the calling thread's stack, above this very call, and
+//! the heap below the break (`brk`). They are touched as they are. Everything else is copied by the kernel, from the
+//! process to itself (`process_vm_readv`, `process_vm_writev`), which says so if there is nothing, whoever has unmapped
+//! it and whenever: all requests of a call by two such calls, all events that are there by one.
 //!
-//! What is remembered may be out of date: memory that was good when it was met, and that the caller has unmapped since,
-//! is not noticed until others have taken its place.
+//! Where the kernel does not let us do that, each page is shown to it before it is touched, by a system call that reads
+//! or writes eight bytes and does nothing else (`rt_sigprocmask`): then only memory that another thread unmaps meanwhile
+//! is not noticed.
 
-use super::abi::{Errno, errno};
+use super::abi::{Errno, check, errno};
+use crate::sync::{OnceLock, process};
 use std::cell::Cell;
-use std::ptr;
+use std::mem::{MaybeUninit, size_of_val};
+use std::{ptr, slice};
 
 /// The smallest page there is.
 const PAGE: usize = 4096;
-/// How many pages each thread remembers.
-const REMEMBERED: usize = 256;
-/// The lowest bit of what is remembered of a page: written to.
-const WRITABLE: usize = 1;
-/// No page, not even the first one.
-const NONE: usize = 2;
+/// How much of the stack below its end is taken for granted. Above that, the system maps nothing else: it keeps more
+/// than this free for the main thread's to grow.
+const STACK: usize = 64 << 20;
+/// How many things are written by one system call.
+pub(super) const TOGETHER: usize = 32;
 
 thread_local! {
-    /// Addresses of pages, at a place that their number gives.
-    static MET: [Cell<usize>; REMEMBERED] = const { [const { Cell::new(NONE) }; REMEMBERED] };
+    /// The thread's stack, looked up when it is needed first.
+    static BOUNDS: Cell<(usize, usize)> = const { Cell::new((0, 0)) };
+    /// After how many forks, and this process's number then.
+    static SELF: Cell<(u32, libc::pid_t)> = const { Cell::new((0, 0)) };
 }
 
-/// Asks the kernel to read eight bytes at `at`, or to write them.
+/// Whether `len` bytes at `at` are there to be read and written, and stay for as long as the call does.
+#[inline]
+fn stays(at: usize, len: usize) -> bool {
+    let Some(end) = at.checked_add(len) else { return false };
+    let here = (&raw const end).addr();
+    let (low, high) = BOUNDS.get();
+    if at >= here && end <= high && here >= low {
+        return true;
+    }
+    stays_in_heap(at, end) || (high == 0 && look_at_stack(at, end))
+}
+
+#[inline]
+fn stays_in_heap(at: usize, end: usize) -> bool {
+    // SAFETY: asks for the break, and moves nothing.
+    at >= heap() && end <= unsafe { libc::sbrk(0) }.addr()
+}
+
+/// Where the heap begins; above all addresses, if the system does not say so.
+#[inline]
+fn heap() -> usize {
+    static START: OnceLock<usize> = OnceLock::new();
+    *START.get_or_init(|| {
+        let stat = std::fs::read("/proc/self/stat").unwrap_or_default();
+        // What follows the program's name, which may have anything in it. The 47th of all fields.
+        let after = stat.rsplit(|byte| *byte == b')').next().unwrap_or_default();
+        let start = str::from_utf8(after).ok().and_then(|fields| fields.split_whitespace().nth(47 - 3));
+        start.and_then(|start| start.parse().ok()).filter(|start| *start > 0).unwrap_or(usize::MAX)
+    })
+}
+
 #[cold]
-fn probe(at: usize, writable: usize) -> bool {
+fn look_at_stack(at: usize, end: usize) -> bool {
+    let mut attributes = MaybeUninit::uninit();
+    let (mut low, mut len) = (ptr::null_mut(), 0);
+    // SAFETY: of this thread; used if it was written, and given back once.
+    unsafe {
+        if libc::pthread_getattr_np(libc::pthread_self(), attributes.as_mut_ptr()) == 0 {
+            libc::pthread_attr_getstack(attributes.as_ptr(), &mut low, &mut len);
+            libc::pthread_attr_destroy(attributes.as_mut_ptr());
+        }
+    }
+    let high = low.addr() + len;
+    // If it is not known, nothing lies on it.
+    let bounds = if high == 0 { (usize::MAX, 1) } else { (low.addr().max(high.saturating_sub(STACK)), high) };
+    BOUNDS.set(bounds);
+    let here = (&raw const end).addr();
+    at >= here && end <= bounds.1 && here >= bounds.0
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Way {
+    In,
+    Out,
+}
+
+/// Has the kernel copy between `own` and what is at the addresses of `theirs`; returns how many bytes, from the start,
+/// were there.
+///
+/// # Safety
+///
+/// 1. `own` leads to as many bytes as `theirs` say altogether: to be written on the way in, to be read on the way out.
+#[cold]
+unsafe fn copy(way: Way, own: *mut u8, theirs: &[libc::iovec]) -> usize {
+    let forks = process::forks();
+    let pid = match SELF.get() {
+        (then, pid) if pid != 0 && then == forks => pid,
+        // SAFETY: has no conditions.
+        _ => unsafe { libc::getpid() },
+    };
+    SELF.set((forks, pid));
+    let len = theirs.iter().map(|part| part.iov_len).sum();
+    let local = libc::iovec { iov_base: own.cast(), iov_len: len };
+    let (theirs_ptr, n) = (theirs.as_ptr(), theirs.len() as u64);
+    // SAFETY: 1. as asked, for `local`; the kernel checks the others.
+    let done = unsafe {
+        match way {
+            Way::In => libc::process_vm_readv(pid, &local, 1, theirs_ptr, n, 0),
+            Way::Out => libc::process_vm_writev(pid, &local, 1, theirs_ptr, n, 0),
+        }
+    };
+    match check(done) {
+        Ok(n) => n,
+        // Not allowed here, or not known.
+        // SAFETY: 1. handed on.
+        Err(libc::EPERM | libc::ENOSYS) => unsafe { copy_shown(way, own, theirs) },
+        Err(_) => 0,
+    }
+}
+
+/// As [`copy`], of pages that are shown to the kernel first.
+///
+/// # Safety
+///
+/// 1. As there.
+unsafe fn copy_shown(way: Way, mut own: *mut u8, theirs: &[libc::iovec]) -> usize {
+    let mut done = 0;
+    for part in theirs {
+        let (mut at, mut left) = (part.iov_base.cast::<u8>(), part.iov_len);
+        while left > 0 {
+            let len = left.min(PAGE - at.addr() % PAGE);
+            if !is_shown(way, at.addr(), len) {
+                return done;
+            }
+            // SAFETY: 1. as asked; `at` is on a page that is there.
+            unsafe {
+                match way {
+                    Way::In => ptr::copy(at, own, len),
+                    Way::Out => ptr::copy(own, at, len),
+                }
+                (at, own) = (at.wrapping_add(len), own.add(len));
+            }
+            (left, done) = (left - len, done + len);
+        }
+    }
+    done
+}
+
+/// Asks the kernel to read eight bytes of the page of `at`, or to write the first of the `len` ones there.
+fn is_shown(way: Way, at: usize, len: usize) -> bool {
     // No such way to change the mask: the set is read, and nothing is done.
     const NO_WAY: usize = 99;
-    let (way, set, old) = if writable == 0 { (NO_WAY, at, 0) } else { (0, 0, at) };
-    // SAFETY: the kernel checks the addresses. What it writes are bytes that the caller is about to write over.
-    let done = unsafe { libc::syscall(libc::SYS_rt_sigprocmask, way, set, old, 8_usize) };
+    let page = at - at % PAGE;
+    // The first page is nobody's, and cannot be asked for: no set is no question.
+    if page == 0 {
+        return false;
+    }
+    // SAFETY: the kernel checks the addresses. What it writes, eight bytes or four, are bytes that the caller is about
+    // to write over.
+    let done = unsafe {
+        match (way, len) {
+            (Way::In, _) => libc::syscall(libc::SYS_rt_sigprocmask, NO_WAY, page, 0, 8_usize),
+            (Way::Out, 8..) => libc::syscall(libc::SYS_rt_sigprocmask, 0, 0, at, 8_usize),
+            (Way::Out, 4..) => libc::syscall(libc::SYS_sched_getparam, 0, at),
+            // Which nothing that is aligned comes to.
+            (Way::Out, _) => return false,
+        }
+    };
     done == 0 || errno() != libc::EFAULT
 }
 
-/// Whether `len` bytes at `at` may be read or written.
+/// Where `n` things of the caller's lie.
+fn place<T>(at: *const T, n: usize) -> libc::iovec {
+    libc::iovec { iov_base: at.cast_mut().cast(), iov_len: n * size_of::<T>() }
+}
+
+/// A copy of what is at `from`, if that can be had without a system call.
 #[inline]
-fn check(at: usize, len: usize, writable: usize) -> Result<(), Errno> {
-    // The first page is nobody's, and cannot be asked for: no set is no question.
-    let Some(end) = at.checked_add(len).filter(|_| at >= PAGE) else { return Err(libc::EFAULT) };
-    let mut page = at & !(PAGE - 1);
-    while page < end {
-        let known = MET.with(|met| {
-            let place = &met[(page / PAGE) % REMEMBERED];
-            if place.get() | writable == place.get() && place.get() & !WRITABLE == page {
-                return true;
-            }
-            // Eight bytes of this page, and if they are to be written, of those that will be: an event is larger, and
-            // what of it is on this page may be smaller.
-            let from = if writable == 0 { page } else { at.max(page).min(end - 8).min(page + PAGE - 8) };
-            let good = probe(from, writable);
-            if good {
-                place.set(page | writable);
-            }
-            good
-        });
-        if !known {
-            return Err(libc::EFAULT);
-        }
-        page += PAGE;
-    }
-    Ok(())
+pub(super) fn read_at_once<T: Copy>(from: *const T) -> Option<T> {
+    // SAFETY: there, as just checked; `T` is made of numbers, whatever they are.
+    stays(from.addr(), size_of::<T>()).then(|| unsafe { from.read_unaligned() })
 }
 
 /// A copy of what is at `from`.
@@ -73,45 +191,38 @@ fn check(at: usize, len: usize, writable: usize) -> Result<(), Errno> {
 /// `EFAULT`.
 #[inline]
 pub(super) fn read<T: Copy>(from: *const T) -> Result<T, Errno> {
-    check(from.addr(), size_of::<T>(), 0)?;
-    // SAFETY: readable, as just checked; `T` is made of numbers, whatever they are.
-    Ok(unsafe { from.read_unaligned() })
-}
-
-/// As [`read`], of a page that may have been unmapped since it was met.
-///
-/// # Errors
-///
-/// `EFAULT`.
-#[cold]
-pub(super) fn read_anew<T: Copy>(from: *const T) -> Result<T, Errno> {
-    MET.with(|met| met[(from.addr() / PAGE) % REMEMBERED].set(NONE));
-    read(from)
-}
-
-/// Copies of the `len` things at `from`.
-///
-/// # Errors
-///
-/// `EFAULT`.
-pub(super) fn read_all<T: Copy>(from: *const T, len: usize) -> Result<Vec<T>, Errno> {
-    if len > 0 {
-        check(from.addr(), size_of::<T>() * len, 0)?;
+    match read_at_once(from) {
+        Some(value) => Ok(value),
+        None => {
+            let mut value = [MaybeUninit::uninit()];
+            gather(&[place(from, 1)], &mut value).first().copied().ok_or(libc::EFAULT)
+        }
     }
-    // SAFETY: readable, as just checked; `T` is made of numbers, whatever they are.
-    Ok((0..len).map(|i| unsafe { from.add(i).read_unaligned() }).collect())
 }
 
-/// Whether `len` things, of at least eight bytes each, can be written at `to`. Each of its pages may be overwritten in
-/// part: all of it has to be written then.
-///
-/// # Errors
-///
-/// `EFAULT`.
-#[inline]
-pub(super) fn writable<T>(to: *mut T, len: usize) -> Result<(), Errno> {
-    const { assert!(size_of::<T>() >= 8) };
-    check(to.addr(), size_of::<T>() * len, WRITABLE)
+/// Copies of the first things at `from`, as far as they are there and fit.
+pub(super) fn read_some<T: Copy>(from: *const T, into: &mut [MaybeUninit<T>]) -> &[T] {
+    if stays(from.addr(), size_of_val(into)) {
+        for (i, value) in into.iter_mut().enumerate() {
+            // SAFETY: there, as just checked; `T` is made of numbers, whatever they are.
+            value.write(unsafe { from.add(i).read_unaligned() });
+        }
+        // SAFETY: written.
+        return unsafe { slice::from_raw_parts(into.as_ptr().cast(), into.len()) };
+    }
+    gather(&[place(from, into.len())], into)
+}
+
+/// Copies of the first of the things at `from`, as far as they are there.
+pub(super) fn read_each<T: Copy>(from: &[*mut T; TOGETHER], into: &mut [MaybeUninit<T>]) -> usize {
+    gather(&from.map(|from| place(from, 1))[..into.len()], into).len()
+}
+
+fn gather<'a, T: Copy>(from: &[libc::iovec], into: &'a mut [MaybeUninit<T>]) -> &'a [T] {
+    // SAFETY: 1. whoever calls this makes them as large as `into`.
+    let n = unsafe { copy(Way::In, into.as_mut_ptr().cast(), from) } / size_of::<T>();
+    // SAFETY: so many were written, whatever the numbers are that `T` is made of.
+    unsafe { slice::from_raw_parts(into.as_ptr().cast(), n) }
 }
 
 /// Copies `value` to `to`.
@@ -121,24 +232,40 @@ pub(super) fn writable<T>(to: *mut T, len: usize) -> Result<(), Errno> {
 /// `EFAULT`.
 #[inline]
 pub(super) fn write<T: Copy>(to: *mut T, value: T) -> Result<(), Errno> {
-    writable(to, 1)?;
-    // SAFETY: writable, as just checked.
-    unsafe { to.write_unaligned(value) };
-    Ok(())
+    write_each(to, 1, |_| value)
 }
 
-/// Writes four bytes, too few to be asked for by [`writable`].
+/// Writes `n` things to `to`, of which `each` gives the one of a number.
 ///
 /// # Errors
 ///
-/// `EFAULT`.
-#[cold]
-pub(super) fn write_word(to: *mut u32, value: u32) -> Result<(), Errno> {
-    let local = libc::iovec { iov_base: ptr::from_ref(&value).cast_mut().cast(), iov_len: 4 };
-    let remote = libc::iovec { iov_base: to.cast(), iov_len: 4 };
-    // SAFETY: `local` is ours; the kernel checks `remote`, which is of this process as well.
-    match unsafe { libc::process_vm_writev(libc::getpid(), &local, 1, &remote, 1, 0) } {
-        4 => Ok(()),
-        _ => Err(libc::EFAULT),
+/// `EFAULT`, and then some of them may be written.
+#[inline]
+pub(super) fn write_each<T: Copy>(to: *mut T, n: usize, each: impl Fn(usize) -> T) -> Result<(), Errno> {
+    if stays(to.addr(), size_of::<T>() * n) {
+        for i in 0..n {
+            // SAFETY: there, as just checked.
+            unsafe { to.add(i).write_unaligned(each(i)) };
+        }
+        return Ok(());
     }
+    write_by_kernel(to, n, each)
+}
+
+#[cold]
+fn write_by_kernel<T: Copy>(to: *mut T, n: usize, each: impl Fn(usize) -> T) -> Result<(), Errno> {
+    let mut values = [const { MaybeUninit::<T>::uninit() }; TOGETHER];
+    for first in (0..n).step_by(TOGETHER) {
+        let len = TOGETHER.min(n - first);
+        for (i, value) in values[..len].iter_mut().enumerate() {
+            value.write(each(first + i));
+        }
+        // SAFETY: 1. `len` of them were written.
+        let done =
+            unsafe { copy(Way::Out, values.as_mut_ptr().cast(), &[place(to.wrapping_add(first), len)]) };
+        if done < len * size_of::<T>() {
+            return Err(libc::EFAULT);
+        }
+    }
+    Ok(())
 }

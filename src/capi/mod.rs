@@ -56,8 +56,7 @@
 //!
 //! [`ioctx_io_pgetevents`] with a mask looks for events twice per millisecond, and is not woken by them.
 //!
-//! It does not notice that memory has been unmapped which the same thread has used in earlier calls: then a
-//! bad address is fatal, as anywhere. Children made by `clone` without `fork` may not use it. Programs that call the
+//! Children made by `clone` without `fork` may not use it. Programs that call the
 //! kernel themselves, without libaio, are not reached.
 //!
 //! Source: libaio 0.3.113, its manual pages and its tests; `fs/aio.c`.
@@ -65,6 +64,7 @@
 mod abi;
 mod context;
 mod kind;
+mod list;
 mod memory;
 mod poll;
 mod pool;

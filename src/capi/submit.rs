@@ -7,6 +7,7 @@
 
 use super::abi::{Errno, FLAG_IOPRIO, FLAG_RESFD, Iocb, check, command, errno};
 use super::context::{Entered, Slot};
+use super::list::List;
 use super::pool::{Op, Parts, Work, signal};
 use super::world::World;
 use super::{kind, memory};
@@ -86,11 +87,11 @@ pub(super) fn submit(
     let n = n.min(slot.capacity() as usize);
     let mut due =
         Due { slot, events: [const { MaybeUninit::uninit() }; TOGETHER], eventfds: [0; TOGETHER], n: 0 };
+    let mut list = List::new(requests, n);
     let mut room = None;
     for i in 0..n {
         let one = (|| {
-            let address = memory::read(requests.wrapping_add(i))?;
-            let request = memory::read(address)?;
+            let (address, request) = list.get(i)?;
             if request.reserved2 != 0 || (request.nbytes as i64) < 0 {
                 return Err(libc::EINVAL);
             }
@@ -104,7 +105,7 @@ pub(super) fn submit(
             };
             let eventfd = eventfd(&request)?;
             if request.key != 0 {
-                memory::write_word(address.wrapping_byte_add(mem::offset_of!(Iocb, key)).cast(), 0)?;
+                memory::write(address.wrapping_byte_add(mem::offset_of!(Iocb, key)).cast(), 0_u32)?;
             }
             if due.signals() && kind::of(request.fildes) == Ok(Kind::Special) {
                 // It may be the one that is to be signalled.
@@ -267,10 +268,22 @@ impl Request {
         if n > MOST_PARTS {
             return Err(libc::EINVAL);
         }
-        let parts = memory::read_all(buf as *const libc::iovec, n as usize)?;
-        let lengths = parts.iter().map(|part| isize::try_from(part.iov_len).ok());
-        lengths.reduce(|sum, len| sum?.checked_add(len?)).unwrap_or(Some(0)).ok_or(libc::EINVAL)?;
-        parts.iter().try_for_each(check_address)?;
+        let mut parts = Vec::with_capacity(n as usize);
+        let there =
+            memory::read_some(buf as *const libc::iovec, &mut parts.spare_capacity_mut()[..n as usize]);
+        // Looked at one by one.
+        if there.iter().any(|part| isize::try_from(part.iov_len).is_err()) {
+            return Err(libc::EINVAL);
+        }
+        if there.len() < n as usize {
+            return Err(libc::EFAULT);
+        }
+        // SAFETY: as many were read.
+        unsafe { parts.set_len(n as usize) };
+        match parts.as_slice() {
+            [part] => check_address(part)?,
+            many => many.iter().try_for_each(|part| check_range(part.iov_base.addr(), part.iov_len))?,
+        }
         Ok(Parts::Many(parts))
     }
 
@@ -331,8 +344,11 @@ impl Request {
 fn check_address(part: &libc::iovec) -> Result<(), Errno> {
     /// What the kernel transfers at most in one call.
     const MOST: usize = 0x7fff_f000;
-    let end = part.iov_base.addr().checked_add(part.iov_len.min(MOST));
-    if end.is_some_and(|end| end <= 0x7fff_ffff_f000) { Ok(()) } else { Err(libc::EFAULT) }
+    check_range(part.iov_base.addr(), part.iov_len.min(MOST))
+}
+
+fn check_range(at: usize, len: usize) -> Result<(), Errno> {
+    if at.checked_add(len).is_some_and(|end| end <= 0x7fff_ffff_f000) { Ok(()) } else { Err(libc::EFAULT) }
 }
 
 /// Does it in the calling thread.

@@ -104,7 +104,7 @@ impl World {
     /// was.
     #[cold]
     fn find_moved(&'static self, handle: usize) -> Option<&'static Slot> {
-        let header: [u32; 8] = memory::read_anew(ptr::without_provenance(handle)).ok()?;
+        let header: [u32; 8] = memory::read(ptr::with_exposed_provenance(handle)).ok()?;
         let (region, place) = Self::place_of(header[0]);
         let region = self.regions.get(region)?.get()?;
         let slot = region.get(place).filter(|slot| slot.has_header(header))?;

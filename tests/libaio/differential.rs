@@ -1,6 +1,6 @@
 //! The same calls, made up by chance, to the kernel and to the crate: they answer alike.
 
-use super::api::{Api, Kernel, Ours, reap};
+use super::api::{Api, Kernel, Ours, reap, request};
 use ioctx::capi::{FLAG_IOPRIO, FLAG_RESFD, Handle, Iocb, command};
 use ioctx::ring::Event;
 use std::ffi::{c_int, c_long};
@@ -23,6 +23,9 @@ const BUFFER: usize = 8192;
 const BUFFERS: usize = 4;
 /// Which of the descriptors is the eventfd.
 const EVENTFD: usize = 9;
+/// One that is always ready.
+const READY: usize = 7;
+const PAGE: usize = 4096;
 
 struct Rng(u64);
 
@@ -51,11 +54,34 @@ impl Rng {
 /// A call, in terms that both sides understand.
 #[derive(Clone, Debug)]
 enum Call {
-    Setup { n: c_int, place: usize, into: Pointer, occupied: bool },
-    Destroy { context: Which },
-    Submit { context: Which, n: c_long, list: Pointer, requests: Vec<Wanted> },
-    Cancel { context: Which, request: Pointer },
-    GetEvents { context: Which, min: c_long, max: c_long, out: Pointer, timeout: Pointer },
+    Setup {
+        n: c_int,
+        place: usize,
+        into: Pointer,
+        occupied: bool,
+    },
+    Destroy {
+        context: Which,
+    },
+    Submit {
+        context: Which,
+        n: c_long,
+        list: Pointer,
+        requests: Vec<Wanted>,
+    },
+    Cancel {
+        context: Which,
+        request: Pointer,
+    },
+    /// With so many events ready.
+    GetEvents {
+        context: Which,
+        ready: usize,
+        min: c_long,
+        max: c_long,
+        out: Pointer,
+        timeout: Pointer,
+    },
 }
 
 impl Call {
@@ -80,6 +106,9 @@ enum Pointer {
     Null,
     Bad,
     Unmapped,
+    /// Half of it is on a page that may be written, and the rest on one that may not be touched.
+    Across,
+    ReadOnly,
 }
 
 /// A request: which descriptor, which buffer, and everything else as it is.
@@ -111,7 +140,26 @@ struct Side {
     start: usize,
     requests: [Iocb; BUFFERS],
     vectors: [Vec<libc::iovec>; BUFFERS],
-    unmapped: usize,
+    /// For what a call itself refers to, for requests, for vectors, and for buffers.
+    pages: [usize; 4],
+}
+
+/// A page, one that may not be touched, the first once more, only to be read, and another that may not be touched.
+fn pages() -> usize {
+    // SAFETY: four pages anywhere, of which the first and the third become those of a file without a name.
+    unsafe {
+        let (shared, fixed) = (libc::MAP_SHARED, libc::MAP_SHARED | libc::MAP_FIXED);
+        let file = libc::memfd_create(c"pages".as_ptr(), libc::MFD_CLOEXEC);
+        assert_eq!(libc::ftruncate(file, PAGE as i64), 0);
+        let pages =
+            libc::mmap(ptr::null_mut(), 4 * PAGE, libc::PROT_NONE, shared | libc::MAP_ANONYMOUS, -1, 0);
+        assert_ne!(pages, libc::MAP_FAILED);
+        let third = pages.byte_add(2 * PAGE);
+        assert_eq!(libc::mmap(pages, PAGE, libc::PROT_READ | libc::PROT_WRITE, fixed, file, 0), pages);
+        assert_eq!(libc::mmap(third, PAGE, libc::PROT_READ, fixed, file, 0), third);
+        libc::close(file);
+        pages.expose_provenance()
+    }
 }
 
 impl Side {
@@ -140,19 +188,6 @@ impl Side {
         fds.extend([-1, 1 << 20]);
         let memory = vec![0; BUFFER * (BUFFERS + 1)];
         let start = memory.as_ptr().addr().next_multiple_of(4096) - memory.as_ptr().addr();
-        // SAFETY: a page anywhere, given back at once.
-        let unmapped = unsafe {
-            let page = libc::mmap(
-                ptr::null_mut(),
-                4096,
-                libc::PROT_NONE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
-                -1,
-                0,
-            );
-            assert_ne!(page, libc::MAP_FAILED);
-            page.addr()
-        };
         Self {
             contexts: [ptr::null_mut(); 4],
             fds,
@@ -162,16 +197,33 @@ impl Side {
             start,
             requests: [Iocb::default(); BUFFERS],
             vectors: [const { Vec::new() }; BUFFERS],
-            unmapped,
+            pages: [(); 4].map(|()| pages()),
         }
     }
 
-    fn pointer(&self, pointer: Pointer, good: usize) -> usize {
+    /// An address of that kind for the `len` bytes at `good`, on the pages of that number.
+    fn pointer(&self, pointer: Pointer, good: usize, len: usize, pages: usize) -> usize {
+        let pages = self.pages[pages];
+        let copy = |at: usize, len: usize| {
+            let (from, to) =
+                (ptr::with_exposed_provenance::<u8>(good), ptr::with_exposed_provenance_mut(pages + at));
+            // SAFETY: within the first page; of what is there.
+            unsafe { ptr::copy(from, to, len) };
+        };
+        let len = len.min(PAGE);
         match pointer {
             Pointer::Good => good,
             Pointer::Null => 0,
             Pointer::Bad => usize::MAX & !7,
-            Pointer::Unmapped => self.unmapped,
+            Pointer::Unmapped => pages + PAGE,
+            Pointer::Across => {
+                copy(PAGE - len / 2, len / 2);
+                pages + PAGE - len / 2
+            }
+            Pointer::ReadOnly => {
+                copy(0, len);
+                pages + 2 * PAGE
+            }
         }
     }
 
@@ -190,7 +242,7 @@ impl Side {
             Call::Setup { n, place, into, occupied } => {
                 let mut handle: Handle =
                     if *occupied { ptr::without_provenance_mut(8) } else { ptr::null_mut() };
-                let out = self.pointer(*into, (&raw mut handle).expose_provenance());
+                let out = self.pointer(*into, (&raw mut handle).expose_provenance(), 8, 0);
                 let setup = || A::setup(*n, ptr::with_exposed_provenance_mut(out));
                 let mut done = setup();
                 // Where others have taken all that the kernel gives.
@@ -221,9 +273,11 @@ impl Side {
                 for (i, wanted) in requests.iter().enumerate() {
                     self.fill(i, wanted);
                     let good = (&raw mut self.requests[i]).expose_provenance();
-                    addresses.push(wanted.bad.map_or(good, |bad| self.pointer(bad, good)));
+                    addresses
+                        .push(wanted.bad.map_or(good, |bad| self.pointer(bad, good, size_of::<Iocb>(), 1)));
                 }
-                let list = self.pointer(*list, addresses.as_ptr().expose_provenance());
+                let list =
+                    self.pointer(*list, addresses.as_ptr().expose_provenance(), 8 * addresses.len(), 0);
                 let context = self.context(*context);
                 let signals = self.signals(requests);
                 let done = A::submit(context, *n, ptr::with_exposed_provenance(list));
@@ -243,20 +297,38 @@ impl Side {
             Call::Cancel { context, request } => {
                 let mut event = Event::default();
                 let good = (&raw mut self.requests[0]).expose_provenance();
-                let request = self.pointer(*request, good);
+                let request = self.pointer(*request, good, size_of::<Iocb>(), 1);
                 A::cancel(self.context(*context), ptr::with_exposed_provenance_mut(request), &mut event)
             }
-            Call::GetEvents { context, min, max, out, timeout } => {
+            Call::GetEvents { context, ready, min, max, out, timeout } => {
+                let context = self.context(*context);
+                for i in 0..*ready {
+                    let polled = Iocb { buf: 1, ..request(command::POLL, self.fds[READY], i as u64) };
+                    self.requests[i] = polled;
+                    let one = &raw mut self.requests[i];
+                    if A::submit(context, 1, &one) != 1 {
+                        break;
+                    }
+                }
                 let mut room = [Event::default(); 4];
                 let zero = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-                let out = self.pointer(*out, room.as_mut_ptr().expose_provenance());
+                let out = self.pointer(*out, room.as_mut_ptr().expose_provenance(), size_of_val(&room), 0);
                 let timeout = match timeout {
                     // That would wait.
                     Pointer::Null => ptr::from_ref(&zero).expose_provenance(),
-                    other => self.pointer(*other, ptr::from_ref(&zero).expose_provenance()),
+                    other => {
+                        self.pointer(*other, ptr::from_ref(&zero).expose_provenance(), size_of_val(&zero), 1)
+                    }
                 };
-                let out = ptr::with_exposed_provenance_mut(out);
-                A::get_events(self.context(*context), *min, *max, out, ptr::with_exposed_provenance(timeout))
+                let out = ptr::with_exposed_provenance_mut::<Event>(out);
+                let done = A::get_events(context, *min, *max, out, ptr::with_exposed_provenance(timeout));
+                // SAFETY: so many were written there.
+                events = (0..done.max(0) as usize).map(|i| unsafe { out.add(i).read_unaligned() }).collect();
+                // Those that are left.
+                if *ready > 0 && A::get_events(context, 0, 0, ptr::null_mut(), &zero) == 0 {
+                    events.extend(reap::<A>(context, 0).unwrap());
+                }
+                done
             }
         };
         // How much of a transfer was done when it failed is nobody's business.
@@ -308,20 +380,28 @@ impl Side {
             self.vectors[i] = parts
                 .iter()
                 .map(|(pointer, start, len)| libc::iovec {
-                    iov_base: ptr::with_exposed_provenance_mut(self.pointer(*pointer, buffer + start)),
+                    iov_base: ptr::with_exposed_provenance_mut(self.pointer(
+                        *pointer,
+                        buffer + start,
+                        *len,
+                        3,
+                    )),
                     iov_len: *len,
                 })
                 .collect();
-            request.buf = self.pointer(wanted.buffer, self.vectors[i].as_ptr().expose_provenance()) as u64;
+            let vector = self.vectors[i].as_ptr().expose_provenance();
+            request.buf = self.pointer(wanted.buffer, vector, size_of_val(&self.vectors[i][..]), 2) as u64;
         } else if matches!(request.opcode, command::PREAD | command::PWRITE) {
-            request.buf = self.pointer(wanted.buffer, buffer + wanted.start) as u64;
+            request.buf =
+                self.pointer(wanted.buffer, buffer + wanted.start, request.nbytes as usize, 3) as u64;
         }
         self.requests[i] = request;
     }
 }
 
 fn pointer(rng: &mut Rng) -> Pointer {
-    if rng.one_in(12) { rng.pick(&[Pointer::Null, Pointer::Bad, Pointer::Unmapped]) } else { Pointer::Good }
+    use Pointer::*;
+    if rng.one_in(8) { rng.pick(&[Null, Bad, Unmapped, Across, ReadOnly]) } else { Good }
 }
 
 fn wanted(rng: &mut Rng, writes: bool) -> Wanted {
@@ -378,7 +458,8 @@ fn wanted(rng: &mut Rng, writes: bool) -> Wanted {
         buffer = Pointer::Good;
         vector.iter_mut().flatten().for_each(|part| part.0 = Pointer::Good);
     }
-    let bad = rng.one_in(30).then(|| rng.pick(&[Pointer::Null, Pointer::Bad, Pointer::Unmapped]));
+    let bad =
+        rng.one_in(30).then(|| rng.pick(&[Pointer::Null, Pointer::Bad, Pointer::Unmapped, Pointer::Across]));
     Wanted { request, bad, fd, buffer, start, vector, resfd }
 }
 
@@ -401,13 +482,15 @@ fn call(rng: &mut Rng) -> Call {
         },
         2 if rng.one_in(8) => Call::Destroy { context },
         3 => Call::Cancel { context, request: pointer(rng) },
-        4..7 => Call::GetEvents {
-            context,
-            min: rng.pick(&[0, 0, 1, -1, 4, 5, c_long::MIN]),
-            max: rng.pick(&[0, 1, 4, 4, -1, c_long::MAX]),
-            out: pointer(rng),
-            timeout: pointer(rng),
-        },
+        4..7 => {
+            let (out, timeout) = (pointer(rng), pointer(rng));
+            let ready = rng.pick(&[0, 0, 1, 2, 3, 4]);
+            // Where a ring ends, and is begun again, decides what is copied at a time.
+            let ready = if matches!(out, Pointer::Across) { ready.min(2) } else { ready };
+            let (min, max) =
+                (rng.pick(&[0, 0, 1, -1, 4, 5, c_long::MIN]), rng.pick(&[0, 1, 4, 4, -1, c_long::MAX]));
+            Call::GetEvents { context, ready, min, max, out, timeout }
+        }
         _ => {
             // One at a time, or the order of what they do to the file would be each side's own.
             let writes = rng.one_in(3);
