@@ -1,7 +1,7 @@
 //! One context: [`Slot`].
 
 use super::abi::{Errno, MOST_EVENTS};
-use super::memory;
+use super::{masked, memory};
 use crate::credits::{Credit, Credits};
 use crate::refcount::{DynamicRef, PerCpuRef, Put};
 use crate::ring::{AioRing, Event};
@@ -256,7 +256,7 @@ impl Slot {
     ///
     /// `EFAULT`; and where no event was there: `EINTR`, and `EINVAL` if the context was destroyed meanwhile.
     pub(super) fn get_events(
-        &self,
+        &'static self,
         min: usize,
         max: usize,
         out: *mut Event,
@@ -291,27 +291,18 @@ impl Slot {
         }
     }
 
-    fn sleep(&self, wanted: u32, at: Option<Instant>, mask: Option<&libc::sigset_t>) -> Option<Outcome> {
+    fn sleep(
+        &'static self,
+        wanted: u32,
+        at: Option<Instant>,
+        mask: Option<&libc::sigset_t>,
+    ) -> Option<Outcome> {
         let there = || self.ring.len() >= wanted || self.is_dying();
         let at = at.unwrap_or_else(|| Instant::now() + FOR_EVER);
-        let Some(mask) = mask else {
-            let key = self.wait.prepare_wait(wanted);
-            return (!there()).then(|| key.wait(Some(at)));
-        };
-        // The mask has to change and the sleep to begin in one, or a signal in between would be slept over. That is a
-        // system call on descriptors, of which the pool's threads have none of ours to wake us by: so it is short.
-        (!there()).then(|| sleep_masked(at, mask))
-    }
-}
-
-/// Sleeps for a moment with that mask. Ends by a signal, or as if it were woken.
-fn sleep_masked(at: Instant, mask: &libc::sigset_t) -> Outcome {
-    const MOMENT: Duration = Duration::from_micros(500);
-    let left = at.saturating_duration_since(Instant::now()).min(MOMENT);
-    let left = libc::timespec { tv_sec: 0, tv_nsec: left.subsec_nanos().into() };
-    // SAFETY: no descriptors; the rest ours.
-    match unsafe { libc::ppoll(std::ptr::null_mut(), 0, &left, mask) } {
-        0.. => Outcome::Woken,
-        _ => Outcome::Interrupted,
+        if let Some(mask) = mask {
+            return Some(masked::sleep(self, &self.wait, wanted, at, mask, there));
+        }
+        let key = self.wait.prepare_wait(wanted);
+        (!there()).then(|| key.wait(Some(at)))
     }
 }

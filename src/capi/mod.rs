@@ -54,8 +54,6 @@
 //!
 //! # What it does not do
 //!
-//! [`ioctx_io_pgetevents`] with a mask looks for events twice per millisecond, and is not woken by them.
-//!
 //! Children made by `clone` without `fork` may not use it. Programs that call the
 //! kernel themselves, without libaio, are not reached.
 //!
@@ -65,6 +63,7 @@ mod abi;
 mod context;
 mod kind;
 mod list;
+mod masked;
 mod memory;
 mod poll;
 mod pool;

@@ -11,10 +11,12 @@
 
 use super::abi::{Errno, check, errno};
 use super::context::Slot;
+use super::masked::Bell;
 use super::poll::{Polls, Waiting};
 use crate::ring::Event;
 use crate::sync::thread::Builder;
 use crate::sync::{Arc, Mutex};
+use std::cell::Cell;
 use std::mem::MaybeUninit;
 use std::ptr;
 
@@ -34,6 +36,8 @@ pub(super) enum Op {
     Poll(Arc<Waiting>),
     /// Nothing: has the poller look at what was cancelled.
     Look,
+    /// Nothing: comes to the pool to be rung there.
+    Bell(Arc<Bell>),
 }
 
 /// A request on its way through the pool. Its context stays until [`finish`](Self::finish).
@@ -90,7 +94,7 @@ impl Work {
                     Op::Write => libc::pwritev2(fd, parts, n, self.offset, self.flags),
                     Op::Fsync => libc::fsync(fd) as isize,
                     Op::Fdatasync => libc::fdatasync(fd) as isize,
-                    Op::Poll(_) | Op::Look => return 0,
+                    Op::Poll(_) | Op::Look | Op::Bell(_) => return 0,
                 }
             };
             match check(done) {
@@ -128,6 +132,11 @@ pub(super) struct Pool {
     from: i32,
     workers: Mutex<Workers>,
     polls: Polls,
+}
+
+thread_local! {
+    /// Whose thread this is.
+    static HERE: Cell<Option<&'static Pool>> = const { Cell::new(None) };
 }
 
 #[derive(Default)]
@@ -188,9 +197,14 @@ impl Pool {
         let polls = Polls::new()?;
         let workers = Mutex::new(Workers { all: 1, idle: 0 });
         let pool: &'static Self = Box::leak(Box::new(Self { to, inode, from: kept as i32, workers, polls }));
-        Builder::new().stack_size(STACK).spawn(|| pool.polls.run()).map_err(|_| libc::EAGAIN)?;
+        Builder::new().stack_size(STACK).spawn(|| pool.poll()).map_err(|_| libc::EAGAIN)?;
         Builder::new().stack_size(STACK).spawn(|| pool.work()).map_err(|_| libc::EAGAIN)?;
         Ok(pool)
+    }
+
+    /// Whether this is one of its threads.
+    pub(super) fn is_here(&self) -> bool {
+        HERE.get().is_some_and(|here| ptr::eq(here, self))
     }
 
     /// Whether messages still reach it.
@@ -263,8 +277,14 @@ impl Pool {
         }
     }
 
+    fn poll(&'static self) {
+        HERE.set(Some(self));
+        self.polls.run();
+    }
+
     /// A worker's life.
     fn work(&'static self) {
+        HERE.set(Some(self));
         let mut priority = 0;
         loop {
             {
@@ -294,6 +314,9 @@ impl Pool {
     fn carry_out(&self, work: Work, fds: [Option<Descriptor>; 2], priority: &mut i16) {
         let [fd, eventfd] = fds;
         let Some(fd) = fd else { return self.polls.look() };
+        if let Op::Bell(bell) = &work.op {
+            return bell.hang(fd);
+        }
         if matches!(work.op, Op::Poll(_)) {
             return self.polls.add(work, fd, eventfd);
         }
@@ -344,7 +367,8 @@ impl Pool {
     }
 }
 
-fn inode(fd: i32) -> Result<u64, Errno> {
+/// Which file it is, of its kind.
+pub(super) fn inode(fd: i32) -> Result<u64, Errno> {
     let mut stat = MaybeUninit::uninit();
     // SAFETY: room for one.
     match unsafe { libc::fstat(fd, stat.as_mut_ptr()) } {

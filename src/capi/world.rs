@@ -2,11 +2,12 @@
 
 use super::abi::Errno;
 use super::context::{Entered, Slot};
+use super::masked::Bell;
 use super::memory;
 use super::pool::Pool;
 use super::region::{PAGE, Region};
 use crate::sync::atomic::Ordering::Relaxed;
-use crate::sync::{Mutex, OnceLock, process};
+use crate::sync::{Arc, Mutex, OnceLock, process};
 use std::ptr;
 
 /// The most regions: 2²² contexts of one page.
@@ -22,6 +23,8 @@ pub(super) struct World {
     regions: [OnceLock<Region>; REGIONS],
     spare: Mutex<Spare>,
     pool: Mutex<Option<&'static Pool>>,
+    /// Those that nobody sleeps by.
+    pub(super) bells: Mutex<Vec<Arc<Bell>>>,
 }
 
 /// Which places are free.
@@ -43,6 +46,7 @@ impl World {
             regions: [const { OnceLock::new() }; REGIONS],
             spare: Mutex::default(),
             pool: Mutex::new(None),
+            bells: Mutex::default(),
         }
     }
 

@@ -4,4 +4,5 @@
 mod api;
 mod differential;
 mod life;
+mod masks;
 mod memory;
