@@ -1,6 +1,7 @@
 //! Large direct reads and writes, in parts: [`Direct`].
 
 mod align;
+mod bounce;
 mod piece;
 mod pump;
 

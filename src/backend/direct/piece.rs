@@ -1,7 +1,8 @@
 //! A part of a request, and how far it is: [`Piece`].
 
 use super::align::Align;
-use crate::aio::{AlignedBuffer, Buffer, BufferMut, FileRef, Op, Request};
+use super::bounce::Bounce;
+use crate::aio::{Buffer, BufferMut, FileRef, Op, Request};
 use crate::sync::SharedFile;
 use rustix::fs::{OFlags, fcntl_getfl};
 use rustix::io::Errno;
@@ -94,7 +95,7 @@ pub(super) struct Piece {
     left: Range<u64>,
     pub(super) done: usize,
     /// For those that need one, from its hand-out on.
-    pub(super) bounce: Option<AlignedBuffer>,
+    pub(super) bounce: Option<Bounce>,
 }
 
 /// What is to be done about a piece.

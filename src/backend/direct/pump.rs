@@ -1,7 +1,8 @@
 //! Requests that are handed out in pieces, as credits allow: [`Pump`].
 
+use super::bounce::Bounces;
 use super::piece::{Next, Piece, Plan, Route, cached};
-use crate::aio::{Above, AlignedBuffer, Backend, Below, Done, Ended, Finished, RequestId};
+use crate::aio::{Above, Backend, Below, Done, Ended, Finished, RequestId};
 use crate::credits::Credits;
 use crate::fanin::{FanIn, Part};
 use crate::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -15,10 +16,9 @@ use std::{io, mem};
 pub(super) struct Pump<B: Backend + 'static> {
     queue: Mutex<Queue<B>>,
     pub(super) credits: Arc<Credits>,
-    /// The length of a part, at most; and of every aligned buffer.
+    /// The length of a part, at most; and of every aligned buffer, which is on a multiple of it.
     pub(super) part: usize,
-    /// Aligned buffers that nobody uses, each on a multiple of the page's size or more.
-    spare: Mutex<Vec<AlignedBuffer>>,
+    bounces: Bounces,
     parts: Level,
     buffers: Level,
 }
@@ -93,7 +93,7 @@ impl<B: Backend + 'static> Drop for Held<B> {
     fn drop(&mut self) {
         if let Some(buffer) = self.piece.bounce.take() {
             self.pump.buffers.fall();
-            self.pump.spare.lock().push(buffer);
+            self.pump.bounces.put(buffer);
         }
         self.pump.parts.fall();
     }
@@ -106,7 +106,7 @@ impl<B: Backend + 'static> Pump<B> {
             queue: Mutex::new(queue),
             credits: Arc::new(Credits::new(parts)),
             part,
-            spare: Mutex::default(),
+            bounces: Bounces::new(parts, part),
             parts: Level::default(),
             buffers: Level::default(),
         })
@@ -220,7 +220,10 @@ impl<B: Backend + 'static> Pump<B> {
     fn prepare(&self, piece: &mut Piece, entry: &mut Entry<B>) -> io::Result<()> {
         match piece.route {
             Route::Straight => {}
-            Route::Bounced => piece.bounce = Some(self.buffer(entry.plan.align.largest() as usize)?),
+            Route::Bounced => {
+                piece.bounce = Some(self.bounces.take().map_err(io::Error::other)?);
+                self.buffers.rise();
+            }
             Route::Cached if entry.cached.is_none() => {
                 // SAFETY: open: the request keeps it so, and is in flight.
                 entry.cached = Some(cached(unsafe { BorrowedFd::borrow_raw(entry.fd) })?);
@@ -228,24 +231,6 @@ impl<B: Backend + 'static> Pump<B> {
             Route::Cached => {}
         }
         Ok(())
-    }
-
-    /// An aligned buffer, for one who has a credit.
-    fn buffer(&self, align: usize) -> io::Result<AlignedBuffer> {
-        let mut spare = self.spare.lock();
-        let fits = spare.iter().rposition(|buffer| buffer.align() >= align);
-        let found = fits.map(|at| spare.swap_remove(at));
-        if found.is_none() {
-            // Of others there are as many as credits, in use or not: one of them makes room.
-            drop(spare.pop());
-        }
-        drop(spare);
-        let buffer = match found {
-            Some(buffer) => buffer,
-            None => AlignedBuffer::new(self.part, align).map_err(io::Error::other)?,
-        };
-        self.buffers.rise();
-        Ok(buffer)
     }
 
     /// Ends a request that is being handed out; returns whether there is one of this name.
