@@ -27,7 +27,8 @@ impl<'a> PreadLoop<'a> {
     ///
     /// Out of memory.
     pub fn new(file: &Large, slab: &'a Slab, shape: Shape) -> io::Result<Self> {
-        let aligned = || AlignedBuffer::new(shape.blocks * BLOCK, 4096).map_err(io::Error::other);
+        let len = (shape.blocks * BLOCK).max(Slab::HUGE);
+        let aligned = || AlignedBuffer::new(len, Slab::HUGE).map_err(io::Error::other);
         let aligned = if shape.shift > 0 { Some(aligned()?) } else { None };
         Ok(Self { file: file.file().clone(), slab, shape, aligned })
     }
@@ -39,11 +40,11 @@ impl Reader for PreadLoop<'_> {
         // SAFETY: within the slab, which nobody else uses meanwhile.
         let memory = unsafe { slice::from_raw_parts_mut(self.slab.at(0, self.shape), len) };
         for first in blocks.step_by(self.shape.blocks) {
-            let to = self.aligned.as_deref_mut().unwrap_or(memory);
+            let to = self.aligned.as_mut().map_or(&mut *memory, |aligned| &mut aligned[..len]);
             let done = self.file.read_at(to, first * BLOCK as u64);
             assert!(done.is_ok_and(|done| done == len), "all blocks are whole");
             if let Some(aligned) = &self.aligned {
-                memory.copy_from_slice(aligned);
+                memory.copy_from_slice(&aligned[..len]);
             }
             (first..).zip(memory.chunks_exact(BLOCK)).for_each(|(number, block)| each(number, block));
         }

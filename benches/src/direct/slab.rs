@@ -15,7 +15,8 @@ unsafe impl Send for Slab {}
 unsafe impl Sync for Slab {}
 
 impl Slab {
-    const HUGE: usize = 2 << 20;
+    /// The size of a huge page, on most machines.
+    pub(super) const HUGE: usize = 2 << 20;
 
     /// Zeroes.
     ///
