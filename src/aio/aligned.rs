@@ -17,9 +17,9 @@ const HUGE: usize = 2 << 20;
 ///
 /// # Huge pages
 ///
-/// On Linux, whoever asks for a multiple of 2 MiB asks for huge pages, too (`MADV_HUGEPAGE`), as many as fit. The system
-/// may have none. A device is told of each page by itself, and each is pinned meanwhile: direct reads of 1 MiB on a
-/// virtual disk were two to three times as fast into huge ones. Several buffers in one allocation, therefore:
+/// On Linux, whoever asks for a multiple of 2 MiB asks for huge pages, too (`MADV_HUGEPAGE`), as many as fit. The
+/// system may have none. A device is told of each page by itself, and each is pinned meanwhile: direct reads of 1 MiB
+/// on a virtual disk were two to three times as fast into huge ones. Several buffers in one allocation, therefore:
 /// [`BufferMut::from_raw_parts`](super::BufferMut::from_raw_parts).
 ///
 /// # Examples

@@ -17,8 +17,8 @@ const MOST: usize = 0x7fff_f000;
 /// transfer keeps. Wait-free.
 ///
 /// It is over a request in whatever form one has it: `&mut Request`, a [`Request`], or the [`Completion`] of one. It
-/// makes no system call by itself: [`rest`](Self::rest) says what is to be moved next, and [`advance`](Self::advance) is
-/// told how much was.
+/// makes no system call by itself: [`rest`](Self::rest) says what is to be moved next, and [`advance`](Self::advance)
+/// is told how much was.
 ///
 /// # Costs
 ///
@@ -85,8 +85,8 @@ const MOST: usize = 0x7fff_f000;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// Source: `struct iov_iter`; the `iodesc` that the patches of 2007 ("make struct kiocb private") announced, holding the
-/// state of the iovec for the layers below.
+/// Source: `struct iov_iter`; the `iodesc` that the patches of 2007 ("make struct kiocb private") announced, holding
+/// the state of the iovec for the layers below.
 #[derive(Debug)]
 pub struct IoDesc<R> {
     request: R,
@@ -129,8 +129,8 @@ pub enum Rest<'a> {
     },
 }
 
-/// Slices of [`IoSlice`] or [`IoSliceMut`], which are `iovec`s as the kernel wants them, on Unix. Up to 8 in place, more
-/// in a vector.
+/// Slices of [`IoSlice`] or [`IoSliceMut`], which are `iovec`s as the kernel wants them, on Unix. Up to 8 in place,
+/// more in a vector.
 #[derive(Debug)]
 pub struct IoSlices<T>(Slices<T>);
 

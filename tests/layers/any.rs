@@ -1,5 +1,6 @@
-//! Arbitrary requests to `Direct`, on a backend that does with their parts what a script says: what is reported, that it
-//! is reported at once, that no part waits while it could be in flight, and that there are never more than there may be.
+//! Arbitrary requests to `Direct`, on a backend that does with their parts what a script says: what is reported, that
+//! it is reported at once, that no part waits while it could be in flight, and that there are never more than there may
+//! be.
 
 use crate::direct::{PART, direct, pattern, scratch};
 use crate::transparent::Transparent;

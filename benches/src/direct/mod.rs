@@ -1,7 +1,7 @@
 //! Who reads a large file past the page cache quickest, first to last: [`Reader`].
 //!
-//! One loop, [`Slices`]: the next so many blocks of a [`Large`] file, which are looked at as they come. All readers read
-//! into the same [`Slab`]: where the device is memory of a host's, whose processor copies, what counts is how much
+//! One loop, [`Slices`]: the next so many blocks of a [`Large`] file, which are looked at as they come. All readers
+//! read into the same [`Slab`]: where the device is memory of a host's, whose processor copies, what counts is how much
 //! memory that goes to, and how large its pages are.
 
 mod file;

@@ -60,8 +60,8 @@ impl Bounces {
         Self { len, spare: Mutex::new(Spare { made: Vec::new(), to_make: count }) }
     }
 
-    /// One, for somebody with a credit: there are as many. Makes some if there are none to be used again, so that others
-    /// wait who want one meanwhile.
+    /// One, for somebody with a credit: there are as many. Makes some if there are none to be used again, so that
+    /// others wait who want one meanwhile.
     pub(super) fn take(&self) -> Result<Bounce, AlignedError> {
         let mut spare = self.spare.lock();
         if spare.made.is_empty() {
