@@ -478,3 +478,58 @@ fn lists_come_and_go_while_they_are_kicked() {
         assert_eq!(Arc::strong_count(&runs), 1, "a reference was lost");
     }
 }
+
+#[test]
+fn what_is_awaited_has_the_worker_hurry() {
+    never_hang();
+    // Where nobody waits the worker does not come.
+    let list: RunList<Any> = Builder::new().worker_delay(Duration::ZERO, NEVER).build();
+    let (ran, runs) = channel();
+    let task = |number| {
+        let ran = ran.clone();
+        list.task(Box::new(move || ran.send(number).unwrap()) as Any)
+    };
+    let (first, second) = (task(1), task(2));
+    first.kick().unwrap();
+    assert!(runs.recv_timeout(Duration::from_millis(20)).is_err());
+    // Not the first in the list, and it is in order.
+    second.kick_soon().unwrap();
+    assert_eq!([runs.recv().unwrap(), runs.recv().unwrap()], [1, 2]);
+    // One that is in the list already.
+    first.kick().unwrap();
+    first.kick_soon().unwrap();
+    first.kick_soon().unwrap();
+    assert_eq!(runs.recv().unwrap(), 1);
+    // Once it has run, nobody awaits it any more.
+    first.kick().unwrap();
+    assert!(runs.recv_timeout(Duration::from_millis(20)).is_err());
+    assert_eq!((list.run(1), runs.recv().unwrap()), (1, 1));
+}
+
+#[test]
+fn what_is_awaited_while_it_runs_has_the_worker_hurry() {
+    /// Kicks itself once.
+    struct Again(std::sync::mpsc::Sender<thread::ThreadId>, bool);
+
+    impl Run for Again {
+        fn run(&mut self, task: &Task<Self>) {
+            self.0.send(thread::current().id()).unwrap();
+            if !std::mem::replace(&mut self.1, true) {
+                assert_eq!(task.state(), State::Running);
+                task.kick_soon().unwrap();
+                assert_eq!(task.state(), State::Kicked);
+                // The worker looks in vain meanwhile.
+                thread::sleep(Duration::from_millis(5));
+            }
+        }
+    }
+
+    never_hang();
+    let list = Builder::new().worker_delay(Duration::ZERO, NEVER).build();
+    let (ran, runs) = channel();
+    let task = list.task(Again(ran, false));
+    task.kick().unwrap();
+    assert_eq!(list.run(1), 1);
+    assert_eq!(runs.recv().unwrap(), thread::current().id());
+    assert_ne!(runs.recv().unwrap(), thread::current().id());
+}

@@ -71,7 +71,7 @@ impl<B: Backend> Context<B> {
         let accepted = progress.accepted;
         drop(progress);
         mem::forget(ends);
-        self.backend.flush();
+        self.flush();
         if matches!(stopped, Some(Reason::Full)) {
             self.relieve();
         }
@@ -215,8 +215,9 @@ impl<'a> Events<'a> {
     /// [`push`](Self::push) of one that has hooks, or is not for readers of this context: that publishes itself.
     #[cold]
     fn push_other(&mut self, shared: NonNull<Shared>, finished: Finished) {
-        let finished = finished.called();
-        if finished.is_for_readers_of(shared) {
+        if let Some(finished) = finished.called()
+            && finished.is_for_readers_of(shared)
+        {
             self.push(shared, finished);
         }
     }

@@ -194,7 +194,12 @@ pub(super) struct Layer {
 
 impl Layer {
     pub(super) fn is_dying(&self) -> bool {
-        self.above.get().is_some_and(|above| above.shared().is_dying())
+        self.above().is_some_and(Shared::is_dying)
+    }
+
+    /// The context that the layer serves, if it is known yet.
+    pub(super) fn above(&self) -> Option<&Shared> {
+        self.above.get().map(Memory::shared)
     }
 }
 

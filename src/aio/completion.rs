@@ -240,7 +240,7 @@ impl Finished {
         if !self.id.is_awaited() {
             return Some(self);
         }
-        let this = self.called();
+        let this = self.called()?;
         // SAFETY: valid by the request's reference.
         if !this.id.is_awaited() || unsafe { this.shared.as_ref() }.layer.is_none() {
             return Some(this);
@@ -250,13 +250,22 @@ impl Finished {
         unsafe { Shared::settle(this.shared, this.id, this.res) }
     }
 
-    /// Calls what the completer is to call, under its own name from then on.
+    /// Calls what the completer is to call, under its own name from then on. `None` if the rest is left to the run list.
     #[inline]
-    pub(super) fn called(mut self) -> Self {
-        // SAFETY: ours, valid, and finished under this name.
-        let called = unsafe { Shared::call_hooks(self.shared, self.id, self.res) };
-        (self.id, self.res) = called;
-        self
+    pub(super) fn called(self) -> Option<Self> {
+        let Self { shared, id, res } = *ManuallyDrop::new(self);
+        // SAFETY: 1. ours, and given up.
+        let (id, res) = unsafe { Shared::call_hooks(shared, id, res) }?;
+        Some(Self { shared, id, res })
+    }
+
+    /// One that was settled and given up before, under its own name.
+    ///
+    /// # Safety
+    ///
+    /// 1. As [`Completion::new`].
+    pub(super) unsafe fn again(shared: NonNull<Shared>, id: RequestId, res: i64) -> Self {
+        Self { shared, id, res }
     }
 
     /// The event to publish for readers, and with it the duty to publish it and then to release the request's reference.
@@ -283,7 +292,7 @@ impl Finished {
         // SAFETY: with it come slot, tag and the request's reference, which is put as the last act. 2. by its name.
         unsafe {
             if self.id.is_awaited() {
-                let (id, res) = Shared::call_hooks(self.shared, self.id, self.res);
+                let Some((id, res)) = Shared::call_hooks(self.shared, self.id, self.res) else { return };
                 if id.is_awaited() {
                     return Shared::deliver(self.shared, id, res);
                 }

@@ -3,10 +3,9 @@
 use super::shared::{GROUPS, Shared};
 use super::trace::report;
 use super::{
-    Backend, CancelError, Completion, CreateError, Finished, Reason, Request, RequestId, SubmitError,
-    Submitted,
+    Backend, Builder, CancelError, Completion, CreateError, Finished, Reason, Request, RequestId,
+    SubmitError, Submitted,
 };
-use crate::ring::CompletionQueue;
 use std::fmt;
 use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
@@ -68,7 +67,7 @@ impl<B: Backend> Context<B> {
     ///
     /// [`CreateError::Capacity`] if it is 0 or above [`MAX_CAPACITY`].
     pub fn new(capacity: u32, backend: B) -> Result<Self, CreateError> {
-        Self::with_queue(capacity, CompletionQueue::new, backend)
+        Builder::new(capacity).build(backend)
     }
 
     /// As [`new`](Self::new), with `lanes` completion lanes. One lane hands events over in the order of
@@ -79,23 +78,14 @@ impl<B: Backend> Context<B> {
     /// [`CreateError::Capacity`] if it is 0 or above [`MAX_CAPACITY`]; [`CreateError::Lanes`] if they are 0
     /// or above [`MAX_LANES`].
     pub fn with_lanes(capacity: u32, lanes: u32, backend: B) -> Result<Self, CreateError> {
-        if !(1..=MAX_LANES).contains(&lanes) {
-            return Err(CreateError::Lanes(lanes));
-        }
-        Self::with_queue(capacity, |capacity| CompletionQueue::with_lanes(capacity, lanes), backend)
+        Builder::new(capacity).lanes(lanes).build(backend)
     }
 
-    fn with_queue(
-        capacity: u32,
-        queue: impl FnOnce(u32) -> CompletionQueue,
-        backend: B,
-    ) -> Result<Self, CreateError> {
-        if !(1..=MAX_CAPACITY).contains(&capacity) {
-            return Err(CreateError::Capacity(capacity));
-        }
-        let shared = NonNull::from(Box::leak(Box::new(Shared::new(capacity, queue(capacity)))));
-        report!(debug, context = ?shared, capacity, "created");
-        Ok(Self { shared, backend })
+    /// The end of what a submitter does.
+    #[inline(always)]
+    pub(super) fn flush(&self) {
+        self.backend.flush();
+        self.shared().help_on_submit();
     }
 
     #[inline]
@@ -146,7 +136,7 @@ impl<B: Backend> Context<B> {
             .and_then(|tag| unsafe { self.accept(tag, &raw mut *request, done) });
         match accepted {
             Ok(id) => {
-                self.backend.flush();
+                self.flush();
                 Ok(id)
             }
             Err(reason) => Err(self.not_accepted(request, reason)),

@@ -1,9 +1,11 @@
 //! The end of contexts: [`Context::destroy`], and its kin.
 
+use super::deferred::Deferred;
 use super::shared::{Shared, for_all};
 use super::trace::report;
 use super::{Backend, Context, DestroyError, drive};
 use crate::refcount::{PerCpuRef, Put};
+use crate::runlist::Waiting;
 use crate::sync::thread;
 use crate::sync::time::Instant;
 use crate::wait::Listen;
@@ -103,7 +105,9 @@ impl<B: Backend> Context<B> {
     /// ```
     pub fn destroy_async(&self) -> Destroying<'_> {
         let already = self.begin_destroy().err();
-        Destroying { shared: self.shared(), backend: &self.backend, already, listen: None }
+        // Runs what is in the run list. What comes meanwhile is soon looked at.
+        let waiting = self.shared().help_on_reap();
+        Destroying { shared: self.shared(), backend: &self.backend, already, listen: None, _waiting: waiting }
     }
 
     /// Waits until a context that is being destroyed, by whomever, has no request in flight, or until
@@ -189,7 +193,7 @@ impl<B: Backend> Drop for Context<B> {
         // Events nobody has read.
         let cleared = catch_unwind(AssertUnwindSafe(|| shared.clear()));
         // SAFETY: 1. ours, as `shared` says; no completion is left (the gate is open, and opening it was the last
-        // access of the last one), and no caller, since we are being dropped. 2. boxed by `with_queue`, and cleared.
+        // access of the last one), and no caller, since we are being dropped. 2. boxed by `Builder::build`, and cleared.
         unsafe { Shared::forget(self.shared) };
         if let Err(panic) = hastened.and(waited).and(cleared)
             && !thread::panicking()
@@ -210,6 +214,7 @@ pub struct Destroying<'a> {
     already: Option<DestroyError>,
     /// As one who waits for more events than there can be, and so is woken by the end.
     listen: Option<Listen<'a>>,
+    _waiting: Option<Waiting<'a, Deferred>>,
 }
 
 impl Future for Destroying<'_> {

@@ -3,14 +3,15 @@
 use super::batch::{Events, TOGETHER};
 use super::shared::Shared;
 use super::{Backend, Context, Finished};
+use crate::sync::MODELLED;
 use crate::sync::time::{Duration, Instant, expired};
 use crate::wait::Outcome;
 use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 
 /// How long a destroyer sleeps before it asks again for the early end of what still runs: what is just between two
-/// steps when it is asked may miss it.
-const ASK_AGAIN: Duration = Duration::from_millis(20);
+/// steps when it is asked may miss it. Never in models, where no time passes.
+const ASK_AGAIN: Duration = if MODELLED { Duration::from_secs(3600) } else { Duration::from_millis(20) };
 
 /// What the backend has passed on, and how much that was. Published together, also if the backend panics.
 struct Harvest<'a> {
@@ -87,15 +88,24 @@ impl<B: Backend> Context<B> {
         }
     }
 
-    /// Drives the backend until no request is in flight or `deadline` has passed; returns whether none is.
+    /// Drives the backend and helps the run list until no request is in flight or `deadline` has passed; returns whether
+    /// none is.
     pub(super) fn wait_finished(&self, deadline: Option<Instant>) -> bool {
         let shared = self.shared();
-        while is_driven(&self.backend) && !shared.is_finished() && !expired(deadline) {
-            if self.harvest() > 0 {
+        let driven = is_driven(&self.backend);
+        while (driven || shared.run_list().is_some()) && !shared.is_finished() && !expired(deadline) {
+            let harvested = self.harvest();
+            // Until we have slept. The worker is soon there; and if it has none, we are, now and then.
+            let waiting = shared.help_on_reap();
+            if harvested > 0 || waiting.as_ref().is_some_and(|waiting| waiting.ran() > 0) {
                 continue;
             }
             let soon = Instant::now() + ASK_AGAIN;
             let until = deadline.map_or(soon, |at| at.min(soon));
+            if !driven {
+                shared.finished.wait(Some(until));
+                continue;
+            }
             self.sleep(u32::MAX, Some(until), |_| shared.is_finished());
             // Woken perhaps because submitters find the context full: that is for readers.
             shared.wait.notify(|| shared.enough());

@@ -1,7 +1,9 @@
 //! A descriptor for other people's loops: [`Context::eventfd`] and [`EventFd`].
 
+use super::deferred::Deferred;
 use super::shared::Shared;
 use super::{Backend, Context};
+use crate::runlist::Waiting;
 use crate::wait::{Bell, EventCount};
 use rustix::event::epoll;
 use std::os::fd::OwnedFd;
@@ -20,7 +22,8 @@ impl<B: Backend> Context<B> {
         let bell = Bell::new(&shared.wait)?;
         let driven =
             self.backend.descriptor().map(|descriptor| both(bell.as_fd(), descriptor)).transpose()?;
-        Ok(EventFd { shared, backend: &self.backend, bell, driven, rung: false })
+        let waiting = shared.help_on_reap();
+        Ok(EventFd { shared, backend: &self.backend, bell, driven, rung: false, waiting })
     }
 }
 
@@ -89,6 +92,8 @@ pub struct EventFd<'a> {
     driven: Option<OwnedFd>,
     /// Whether it was picked, and has left others to sleep for it, since it was armed.
     rung: bool,
+    /// Somebody sleeps elsewhere: what comes into the run list is soon looked at.
+    waiting: Option<Waiting<'a, Deferred>>,
 }
 
 impl EventFd<'_> {
@@ -102,6 +107,8 @@ impl EventFd<'_> {
     pub fn arm(&mut self, min: usize) -> bool {
         self.disarm();
         let shared = self.shared;
+        // What is in the run list is done now: it may be what is waited for.
+        self.waiting = shared.help_on_reap();
         let wanted = min.min(shared.tags.total() as usize) as u32;
         self.bell.arm(wanted);
         // Once more: what came before does not ring it.

@@ -58,7 +58,7 @@ impl<B: Backend> Context<B> {
         match (accepted, started) {
             (Err(reason), _) => Err(self.not_accepted(request, reason)),
             (Ok(()), started) => {
-                self.backend.flush();
+                self.flush();
                 Ok(started.expect("taken back only from what is refused"))
             }
         }
@@ -237,7 +237,7 @@ impl Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        // SAFETY: 1. ours, and this is our last use of it. 2. boxed by `with_queue`. A future that had a request or an
+        // SAFETY: 1. ours, and this is our last use of it. 2. boxed by `Builder::build`. A future that had a request or an
         // event there has taken it, and completers, who have references of `reqs`, are waited for by the context.
         unsafe { Shared::forget(self.0) };
     }

@@ -2,8 +2,10 @@
 
 use super::Request;
 use super::completion::{BROKEN, apart};
+use super::deferred::Deferred;
 use super::id::AWAITED;
 use crate::fanin::Outcome;
+use crate::runlist::Task;
 use crate::sync::caught;
 use std::mem::{self, MaybeUninit};
 
@@ -16,6 +18,10 @@ pub enum By {
     /// Whoever completes the request: within `submit`, within [`poll`](super::Backend::poll), on a thread of the
     /// backend, or whoever cancels.
     Completer,
+    /// The [run list](crate::runlist) of the context: whoever submits next, waits for events, or destroys, and if nobody
+    /// does, the list's worker. In a context [without](super::Builder::run_list) or that is being destroyed, the
+    /// completer.
+    RunList,
     /// Whoever is handed the event: the thread that reads it, the task that awaits it, or the layer whose request it
     /// is. If nobody is, whoever finds that out: by dropping the future or the context.
     Reader,
@@ -91,6 +97,8 @@ pub(super) struct Hooks {
 #[derive(Default)]
 struct Stack {
     hooks: Vec<Hook>,
+    /// For what is left to the run list, once anything was.
+    task: Option<Task<Deferred>>,
 }
 
 impl Hooks {
@@ -103,6 +111,16 @@ impl Hooks {
     pub(super) fn push(&mut self, hook: Hook) {
         self.stack.get_or_insert_default().hooks.push(hook);
         self.mark = AWAITED;
+    }
+
+    /// Whether the next one is to be called by this.
+    pub(super) fn next_is_by(&self, by: By) -> bool {
+        self.stack.as_ref().and_then(|stack| stack.hooks.last()).is_some_and(|hook| hook.by == by)
+    }
+
+    /// The task of this slot, which is made if there is none.
+    pub(super) fn task(&mut self, make: impl FnOnce() -> Task<Deferred>) -> Task<Deferred> {
+        self.stack.get_or_insert_default().task.get_or_insert_with(make).clone()
     }
 
     /// Calls those whose turn has come for `by`, with the request, which may have been moved out of its slot. Returns

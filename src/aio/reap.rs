@@ -119,10 +119,14 @@ impl<B: Backend> Context<B> {
                 break None;
             }
             let mut slept = false;
-            if !backoff.wait() {
+            // What the run list has may be what we wait for.
+            if !shared.help() && !backoff.wait() {
+                // Until we have slept: what comes into the run list meanwhile is soon looked at.
+                let waiting = shared.help_on_reap();
                 // Not more than can be there, or nobody would ever wake us.
                 let wanted = (min - read).min(self.capacity() as usize) as u32;
-                let there = |wanted| shared.enough() >= wanted || shared.is_finished();
+                let ran = waiting.as_ref().is_some_and(|waiting| waiting.ran() > 0);
+                let there = |wanted| ran || shared.enough() >= wanted || shared.is_finished();
                 let outcome = self.sleep(wanted, deadline, there);
                 slept = outcome.is_some();
                 interrupted = outcome == Some(Outcome::Interrupted);

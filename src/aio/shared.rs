@@ -2,6 +2,7 @@
 
 use super::below::Layer;
 use super::completion::{Completion, apart, result, settled};
+use super::deferred::Deferred;
 use super::error::InFlight;
 use super::id::RequestId;
 use super::slot::Slot;
@@ -11,6 +12,7 @@ use crate::credits::Tags;
 use crate::percpu::CachePadded;
 use crate::refcount::{PerCpuRef, Put};
 use crate::ring::{self, CompletionQueue};
+use crate::runlist::RunList;
 use crate::sync::{Arc, fence};
 use crate::wait::{EventCount, Gate};
 use std::mem::{MaybeUninit, offset_of};
@@ -46,6 +48,8 @@ pub(super) struct Shared {
     slots: Box<[CachePadded<Slot>]>,
     /// If these are the requests of a layer: whom their events go to.
     pub(super) layer: Option<Box<Layer>>,
+    /// Hooks that were left to whoever submits or waits. Declared after the slots, whose tasks are dropped first.
+    pub(super) list: Option<RunList<Deferred>>,
 }
 
 const _: () = {
@@ -66,8 +70,9 @@ pub(super) const GROUPS: [(&str, usize); 11] = {
     const TAGS: usize = offset_of!(Shared, tags);
     const QUEUE: usize = offset_of!(Shared, queue);
     const WAIT: usize = offset_of!(Shared, wait);
-    let last = [offset_of!(Shared, finished), offset_of!(Shared, slots), offset_of!(Shared, layer)];
-    let first = if last[0] < last[1] { last[0] } else { last[1] };
+    let (one, two) = (offset_of!(Shared, finished), offset_of!(Shared, slots));
+    let (three, four) = (offset_of!(Shared, layer), offset_of!(Shared, list));
+    let (first, other) = (if one < two { one } else { two }, if three < four { three } else { four });
     [
         ("reqs", offset_of!(Shared, reqs)),
         ("memory", offset_of!(Shared, memory)),
@@ -79,7 +84,7 @@ pub(super) const GROUPS: [(&str, usize); 11] = {
         ("queue.next", QUEUE + CompletionQueue::NEXT),
         ("wait.watched", WAIT + EventCount::WATCHED),
         ("wait.queue", WAIT + EventCount::QUEUE),
-        ("finished, slots", if first < last[2] { first } else { last[2] }),
+        ("finished, slots", if first < other { first } else { other }),
     ]
 };
 
@@ -89,7 +94,7 @@ unsafe impl Sync for Shared {}
 unsafe impl Send for Shared {}
 
 impl Shared {
-    pub(super) fn new(capacity: u32, queue: CompletionQueue) -> Self {
+    pub(super) fn new(capacity: u32, queue: CompletionQueue, list: Option<RunList<Deferred>>) -> Self {
         let memory = PerCpuRef::new();
         // The context's own: put by its `drop`.
         memory.get();
@@ -103,6 +108,7 @@ impl Shared {
             finished: Arc::new(Gate::new()),
             slots: (0..capacity).map(|_| CachePadded::new(Slot::new(generation))).collect(),
             layer: None,
+            list,
         }
     }
 
@@ -383,37 +389,56 @@ impl Shared {
         unsafe { if self.slot(tag).has_hooks() { self.call_hooks_by(tag, res, By::Reader) } else { res } }
     }
 
+    /// Calls the hooks whose turn has come for `by`, of a request with this result; returns what has come of it, and keeps
+    /// that.
+    ///
     /// # Safety
     ///
     /// As [`call_rest`](Self::call_rest).
     #[cold]
-    unsafe fn call_hooks_by(&self, tag: u32, res: i64, by: By) -> i64 {
+    pub(super) unsafe fn call_hooks_by(&self, tag: u32, res: i64, by: By) -> i64 {
         let slot = self.slot(tag);
         // SAFETY: 1. by 1., filled.
-        settled(unsafe { slot.call_hooks(&mut *slot.request_mut(), apart(res), by) })
+        unsafe {
+            let res = settled(slot.call_hooks(&mut *slot.request_mut(), apart(res), by));
+            slot.delivery().keep(res);
+            res
+        }
     }
 
     /// Calls the hooks of a finished request that are its completer's to call. Returns its name, and what has come of
-    /// it.
+    /// it; `None` if the rest is left to the run list.
     ///
     /// # Safety
     ///
-    /// 1. The caller owns the slot of `id`, which is filled, and one `reqs` reference.
+    /// 1. The caller owns the slot of `id`, which is filled, and one `reqs` reference; if it is told `None`, no more.
     #[inline]
-    pub(super) unsafe fn call_hooks(this: NonNull<Self>, id: RequestId, res: i64) -> (RequestId, i64) {
+    pub(super) unsafe fn call_hooks(
+        this: NonNull<Self>,
+        id: RequestId,
+        res: i64,
+    ) -> Option<(RequestId, i64)> {
         // SAFETY: the reference keeps it alive.
         let shared = unsafe { this.as_ref() };
         let slot = shared.slot(id.tag());
         // SAFETY: 1. by 1.
         if unsafe { slot.has_hooks() } {
-            // SAFETY: 1. by 1., each.
+            // Where nobody submits any more, and the end is waited for, there is no time to lose.
+            let list = shared.run_list().filter(|_| !shared.is_dying());
+            let by = if list.is_some() { By::Completer } else { By::RunList };
+            // SAFETY: 1. by 1., each. 2. kept by the call.
             unsafe {
-                let res = shared.call_hooks_by(id.tag(), res, By::Completer);
-                slot.delivery().keep(res);
-                return (slot.name(id.tag()), res);
+                let res = shared.call_hooks_by(id.tag(), res, by);
+                if let Some(list) = list
+                    && slot.next_hook_is_by(By::RunList)
+                {
+                    Self::defer(this, list, id.tag());
+                    return None;
+                }
+                return Some((slot.name(id.tag()), res));
             }
         }
-        (id, res)
+        Some((id, res))
     }
 
     /// Whether the context is being destroyed, or the one whose requests these are parts of.

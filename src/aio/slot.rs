@@ -1,5 +1,6 @@
 //! Where a request stays while it is in flight, and the word that says how far it is: [`Slot`].
 
+use super::deferred::Deferred;
 use super::delivery::Delivery;
 use super::error::InFlight;
 use super::hook::{By, Hook, Hooks};
@@ -7,6 +8,7 @@ use super::id::{AWAITED, RequestId, TAG};
 use super::{CancelError, Request};
 use crate::fanin::Outcome;
 use crate::percpu::CachePadded;
+use crate::runlist::Task;
 use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use crate::sync::cell::UnsafeCell;
 use crate::sync::{MODELLED, mo, prefetch_to_write, unique};
@@ -179,6 +181,26 @@ impl Slot {
     pub(super) unsafe fn has_hooks(&self) -> bool {
         // SAFETY: by 1.
         unsafe { self.mark() != 0 }
+    }
+
+    /// Whether the next hook is to be called by this.
+    ///
+    /// # Safety
+    ///
+    /// As [`push_hook`](Self::push_hook).
+    pub(super) unsafe fn next_hook_is_by(&self, by: By) -> bool {
+        // SAFETY: by 1.
+        self.hooks.with(|hooks| unsafe { (*hooks).next_is_by(by) })
+    }
+
+    /// The task of this slot, which is made if there is none.
+    ///
+    /// # Safety
+    ///
+    /// As [`push_hook`](Self::push_hook).
+    pub(super) unsafe fn task(&self, make: impl FnOnce() -> Task<Deferred>) -> Task<Deferred> {
+        // SAFETY: by 1.
+        self.hooks.with_mut(|hooks| unsafe { (*hooks).task(make) })
     }
 
     /// Calls the hooks whose turn has come for `by`, with the request, which may have been moved out; returns what they

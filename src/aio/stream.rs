@@ -1,7 +1,9 @@
 //! Events awaited one after the other: [`Context::events`] and [`EventStream`].
 
+use super::deferred::Deferred;
 use super::shared::Shared;
 use super::{Backend, Context, Event};
+use crate::runlist::Waiting;
 use crate::sync::hint;
 use crate::wait::Listen;
 use std::fmt;
@@ -27,7 +29,7 @@ impl<B: Backend> Context<B> {
     /// }
     /// ```
     pub fn events(&self) -> EventStream<'_> {
-        EventStream { shared: self.shared(), listen: None }
+        EventStream { shared: self.shared(), listen: None, waiting: None }
     }
 }
 
@@ -69,6 +71,8 @@ pub struct EventStream<'a> {
     shared: &'a Shared,
     /// While it sleeps, or is about to.
     listen: Option<Listen<'a>>,
+    /// As long as that: what comes into the run list is soon looked at.
+    waiting: Option<Waiting<'a, Deferred>>,
 }
 
 impl EventStream<'_> {
@@ -87,7 +91,7 @@ impl EventStream<'_> {
             if let Some(event) = shared.take_one() {
                 // An announcement that was picked meanwhile is handed on. If it had come true, this was the one event that
                 // was counted for it.
-                self.listen = None;
+                (self.listen, self.waiting) = (None, None);
                 return Poll::Ready(Some(event));
             }
             let empty = shared.queue.is_empty();
@@ -96,7 +100,11 @@ impl EventStream<'_> {
             }
             match &mut self.listen {
                 // And look once more.
-                None => self.listen = Some(shared.wait.listen(1)),
+                None => {
+                    self.listen = Some(shared.wait.listen(1));
+                    // Runs what is there already.
+                    self.waiting = shared.help_on_reap();
+                }
                 Some(listen) if empty => {
                     ready!(Pin::new(listen).poll(context));
                     self.listen = None;

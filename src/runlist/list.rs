@@ -70,15 +70,13 @@ impl<T: Run> Shared<T> {
         Self { queue: Queue::new(), worker: Worker::new(), options }
     }
 
-    /// Puts a task into the list that the caller has made queued.
-    pub(super) fn enqueue(this: &Arc<Self>, task: Arc<Node<T>>) -> Result<(), Closed> {
+    /// Puts a task into the list that the caller has made queued. `soon`: somebody awaits it.
+    pub(super) fn enqueue(this: &Arc<Self>, task: Arc<Node<T>>, soon: bool) -> Result<(), Closed> {
         // SAFETY: 1. by the caller, which is `kick` or the end of a run.
         match unsafe { this.queue.push(task) } {
             Ok(first) => {
-                if first {
-                    // SeqCst: pairs with those who say that they wait, and with the worker when it is about to look.
-                    fence_after_rmw!("runlist.kick.look", SeqCst);
-                    Self::arm(this);
+                if first || soon {
+                    Self::look_after(this, soon);
                 }
                 Ok(())
             }
@@ -87,6 +85,13 @@ impl<T: Run> Shared<T> {
                 Err(Closed)
             }
         }
+    }
+
+    /// Sees to it that somebody will run a task that was just kicked.
+    pub(super) fn look_after(this: &Arc<Self>, soon: bool) {
+        // SeqCst: pairs with those who say that they wait, and with the worker when it is about to look.
+        fence_after_rmw!("runlist.kick.look", SeqCst);
+        Self::arm(this, soon);
     }
 
     /// Runs at most `most` of the tasks that are in the list, and of those kicked before it has run what was spliced
@@ -217,7 +222,7 @@ impl<T: Run> Drop for Hurry<'_, T> {
         // Before this, tasks were in the list that one who did not see us wait had put there. Afterwards, who puts
         // some into an empty list sees us.
         if !self.0.0.queue.is_empty() {
-            Shared::arm(&self.0.0);
+            Shared::arm(&self.0.0, false);
         }
     }
 }

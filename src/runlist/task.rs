@@ -61,10 +61,12 @@ impl std::error::Error for Closed {}
 const KICKED: u32 = 1;
 /// Somebody runs it. Without `KICKED` otherwise: idle; with only `KICKED`: queued.
 const RUNNING: u32 = 2;
+/// Somebody awaits the run that `KICKED` asks for; never without that.
+const AWAITED: u32 = 4;
 
 /// A task in memory.
 pub(super) struct Node<T: Run> {
-    /// `KICKED` and `RUNNING`.
+    /// `KICKED`, `RUNNING` and `AWAITED`.
     state: AtomicU32,
     /// The next one in whatever chain this is part of, which owns a reference to it.
     ///
@@ -103,12 +105,32 @@ impl<T: Run> Task<T> {
     /// and run nothing.
     #[inline]
     pub fn kick(&self) -> Result<(), Closed> {
+        self.kick_as(KICKED)
+    }
+
+    /// As [`kick`](Self::kick), for what somebody awaits who does not say so by
+    /// [`help_on_reap`](super::RunList::help_on_reap), as one who sleeps in `epoll` or is a task of an executor: the worker
+    /// hurries.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn kick_soon(&self) -> Result<(), Closed> {
+        self.kick_as(KICKED | AWAITED)
+    }
+
+    #[inline]
+    fn kick_as(&self, kick: u32) -> Result<(), Closed> {
+        let soon = kick & AWAITED != 0;
         // Release: pairs with `start`; what the caller did. Acquire: pairs with `finish` and `unqueue`; whoever used
         // the link before.
-        match self.0.state.fetch_or(KICKED, mo!("runlist.task.kick", AcqRel)) {
-            0 => Shared::enqueue(&self.0.list, Arc::clone(&self.0)),
-            _ => Ok(()),
+        match self.0.state.fetch_or(kick, mo!("runlist.task.kick", AcqRel)) {
+            0 => return Shared::enqueue(&self.0.list, Arc::clone(&self.0), soon),
+            // In the list already, and the worker takes its time.
+            KICKED if soon => Shared::look_after(&self.0.list, soon),
+            _ => {}
         }
+        Ok(())
     }
 
     /// Where it is.
@@ -118,7 +140,7 @@ impl<T: Run> Task<T> {
     /// Anybody may kick or run it meanwhile.
     pub fn state(&self) -> State {
         // Relaxed: nothing follows from it.
-        match self.0.state.load(Relaxed) {
+        match self.0.state.load(Relaxed) & (KICKED | RUNNING) {
             0 => State::Idle,
             KICKED => State::Queued,
             RUNNING => State::Running,
@@ -146,9 +168,10 @@ struct Finish<'a, T: Run>(&'a Arc<Node<T>>);
 impl<T: Run> Drop for Finish<'_, T> {
     fn drop(&mut self) {
         // Release: pairs with `kick`; we have used the link, and the work, which the push hands on.
-        if self.0.state.fetch_sub(RUNNING, mo!("runlist.task.finish", Release)) != RUNNING {
+        let before = self.0.state.fetch_sub(RUNNING, mo!("runlist.task.finish", Release));
+        if before != RUNNING {
             // Kicked meanwhile: queued from here on, by us. If the list was dropped, nobody runs it any more.
-            let _ = Shared::enqueue(&self.0.list, Arc::clone(self.0));
+            let _ = Shared::enqueue(&self.0.list, Arc::clone(self.0), before & AWAITED != 0);
         }
     }
 }
@@ -157,7 +180,7 @@ impl<T: Run> Node<T> {
     /// Makes a task that nobody will run idle.
     pub(super) fn unqueue(&self) {
         // Release: pairs with `kick`; we have used the link.
-        self.state.fetch_and(!KICKED, mo!("runlist.task.unqueue", Release));
+        self.state.fetch_and(!(KICKED | AWAITED), mo!("runlist.task.unqueue", Release));
     }
 }
 

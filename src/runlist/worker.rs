@@ -70,12 +70,13 @@ impl Worker {
 }
 
 impl<T: Run> Shared<T> {
-    /// Has the worker look at tasks that are in the list: soon if somebody waits. The caller has fenced since.
+    /// Has the worker look at tasks that are in the list: soon if that is said, or somebody waits. The caller has fenced
+    /// since.
     #[inline]
-    pub(super) fn arm(this: &Arc<Self>) {
+    pub(super) fn arm(this: &Arc<Self>, soon: bool) {
         let LookedAt { armed, waiters } = &*this.worker.looked_at;
         // Relaxed, both: ordered by the fence.
-        let wanted = if waiters.load(Relaxed) > 0 { SOON } else { LATER };
+        let wanted = if soon || waiters.load(Relaxed) > 0 { SOON } else { LATER };
         if this.options.worker && armed.load(Relaxed) < wanted {
             Self::arm_slow(this, wanted);
         }

@@ -11,15 +11,18 @@ use std::task::{Poll, Waker};
 use std::thread::{self, ThreadId};
 
 /// What was called: which hook, on which thread, with which bytes and error.
-type Calls = Arc<Mutex<Vec<(u32, ThreadId, usize, Option<i32>)>>>;
+pub(crate) type Calls = Arc<Mutex<Vec<(u32, ThreadId, usize, Option<i32>)>>>;
 
 /// Passes requests on with a hook that adds its number to the bytes.
-struct Noted<B> {
-    below: B,
-    number: u32,
-    by: By,
-    calls: Calls,
+pub(crate) struct Noted<B> {
+    pub(crate) below: B,
+    pub(crate) number: u32,
+    pub(crate) by: By,
+    pub(crate) calls: Calls,
 }
+
+/// Without a run list, who completes a request does what was left to one.
+const ALL: [By; 3] = [By::Completer, By::RunList, By::Reader];
 
 /// Counts what was dropped.
 struct Counted(Arc<Mutex<u32>>);
@@ -68,7 +71,7 @@ fn three(by: [By; 3], held: &Held) -> (Context<impl Backend>, Calls) {
 }
 
 /// Completes what is held on another thread, and says which that was.
-fn elsewhere(held: &Held, end: impl Fn(Completion) + Sync) -> ThreadId {
+pub(crate) fn elsewhere(held: &Held, end: impl Fn(Completion) + Sync) -> ThreadId {
     let complete = || {
         held.take().into_iter().for_each(&end);
         thread::current().id()
@@ -100,7 +103,7 @@ fn hooks_are_called_from_the_innermost_outwards_each_where_it_belongs() {
 #[test]
 fn hooks_are_told_bytes_and_error_apart() {
     let held = Held::default();
-    for by in [By::Completer, By::Reader] {
+    for by in ALL {
         let (context, calls) = three([by; 3], &held);
         context.submit(Request::nop()).unwrap();
         let error = io::Error::from_raw_os_error(libc::EIO);
@@ -113,7 +116,8 @@ fn hooks_are_told_bytes_and_error_apart() {
 
 #[test]
 fn what_is_dropped_or_cancelled_calls_its_hooks_too() {
-    let ends: [fn(&Context<Noted<Held>>, &Held); 4] = [
+    type End = fn(&Context<Noted<Held>>, &Held);
+    let ends: [End; 4] = [
         |_, held| drop(held.take()),
         |_, held| drop(held.take().pop().unwrap().cancellable()),
         |context, held| {
@@ -125,7 +129,7 @@ fn what_is_dropped_or_cancelled_calls_its_hooks_too() {
             context.destroy(None).unwrap();
         },
     ];
-    for by in [By::Completer, By::Reader] {
+    for by in ALL {
         for end in ends {
             let (held, calls) = (Held::default(), Calls::default());
             let layer = Noted { below: held.clone(), number: 0, by, calls: calls.clone() };
@@ -142,7 +146,7 @@ fn what_is_dropped_or_cancelled_calls_its_hooks_too() {
 #[test]
 fn what_nobody_reads_calls_its_hooks_too() {
     let held = Held::default();
-    for by in [By::Completer, By::Reader] {
+    for by in ALL {
         let (context, calls) = three([by; 3], &held);
         context.submit(Request::nop()).unwrap();
         held.take().into_iter().for_each(|work| work.complete(Ok(1)));
@@ -160,7 +164,7 @@ fn what_nobody_reads_calls_its_hooks_too() {
 #[test]
 fn a_future_and_a_layer_are_readers() {
     let held = Held::default();
-    for by in [By::Completer, By::Reader] {
+    for by in ALL {
         let (context, _) = three([by; 3], &held);
         let mut future = context.start(Request::nop()).unwrap();
         held.take().into_iter().for_each(|work| work.complete(Ok(4000)));
@@ -197,7 +201,7 @@ impl Backend for Swapped {
 #[test]
 fn what_is_refused_comes_back_as_its_hooks_leave_it() {
     let held = Held::default();
-    for by in [By::Completer, By::Reader] {
+    for by in ALL {
         let context = Context::new(2, Swapped(held.clone(), by)).unwrap();
         held.refuse(true);
         let request = || Request::write(tempfile::tempfile().unwrap(), vec![7; 5], 3);
@@ -219,7 +223,7 @@ fn what_is_refused_comes_back_as_its_hooks_leave_it() {
 #[test]
 fn a_hook_that_panics_is_an_error_and_the_others_are_called() {
     let held = Held::default();
-    for by in [By::Completer, By::Reader] {
+    for by in ALL {
         let (context, calls) = three([by; 3], &held);
         context.submit(Request::nop()).unwrap();
         let mut work = held.take().pop().unwrap();
@@ -282,7 +286,7 @@ fn cookies_of_any_size_are_dropped_once() {
     }
     let held = Held::default();
     let context = Context::new(1, held.clone()).unwrap();
-    for by in [By::Completer, By::Reader] {
+    for by in ALL {
         with::<0>(by, &held, &context);
         with::<1>(by, &held, &context);
         with::<2>(by, &held, &context);

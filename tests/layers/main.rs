@@ -2,6 +2,7 @@
 #![cfg(ioctx_linux)]
 
 mod any;
+mod deferred;
 mod direct;
 mod hooks;
 #[path = "../support/mod.rs"]

@@ -1,10 +1,12 @@
 //! Hooks of requests: called once, by whoever ends them.
 
-use super::{Aside, Queue, events, nop};
+use super::{Aside, Held, Later, Queue, events, nop};
 use crate::harness::{Model, nothing};
-use ioctx::aio::{Backend, By, Completion, Context, Submitted};
+use ioctx::aio::{Backend, Builder, By, Completion, Context, Submitted};
+use ioctx::runlist;
 use ioctx::sync::cell::UnsafeCell;
 use ioctx::sync::model::set_cpu;
+use ioctx::sync::time::Duration;
 use ioctx::sync::{Arc, thread};
 
 /// Passes requests on with a hook that counts its calls in a cell, which only who has the request may touch.
@@ -61,6 +63,29 @@ fn cancel(by: By) {
     assert_eq!(event.request.user_data, if begun { 102 } else { 2 });
 }
 
+/// A request whose hook is left to the run list by another thread while `waits` needs it to end. Its worker comes only if
+/// somebody waits.
+fn deferred(options: runlist::Builder, waits: impl FnOnce(&Context<Counts<Later>>)) {
+    let held = Arc::new(Held::default());
+    let list = options.worker_delay(Duration::ZERO, Duration::from_secs(3600));
+    let layer = Counts(Later(Arc::clone(&held)), By::RunList);
+    let context = Builder::new(1).lanes(1).run_list(list).build(layer).unwrap();
+    context.submit(nop(1)).unwrap();
+    let completer = thread::spawn(move || {
+        set_cpu(1);
+        let work = held.0.lock().pop().unwrap();
+        work.complete(Ok(3));
+    });
+    waits(&context);
+    completer.join().unwrap();
+    let mut events = Vec::new();
+    let _ = context.destroy(None);
+    while context.get_events(1, 1, None, &mut events).is_ok() {}
+    for event in events {
+        assert_eq!((event.result.unwrap(), event.request.user_data), (13, 2));
+    }
+}
+
 pub(super) fn models() -> Vec<Model> {
     vec![
         Model {
@@ -77,6 +102,53 @@ pub(super) fn models() -> Vec<Model> {
             bound: None,
             least: 4517,
             body: || cancel(By::Reader),
+            after: nothing,
+        },
+        Model {
+            name: "context.deferred_destroy",
+            checks: "what is left to the run list against destroying: done by the completer, the destroyer, or the worker",
+            bound: Some(3),
+            least: 2652,
+            body: || deferred(runlist::Builder::new(), |context| context.destroy(None).unwrap()),
+            after: nothing,
+        },
+        Model {
+            name: "context.deferred_reap",
+            checks: "runlist.kick.look, waiter.announce: a kick against a reader that goes to sleep: one of them has it done",
+            bound: Some(3),
+            least: 20481,
+            body: || {
+                deferred(runlist::Builder::new(), |context| {
+                    assert_eq!(
+                        context.visit(1, 1, None, |event| assert_eq!(event.result().unwrap(), 13)),
+                        Ok(1)
+                    );
+                });
+            },
+            after: nothing,
+        },
+        Model {
+            name: "context.deferred_submit",
+            checks: "a submitter that helps against a reader that does: the hook is called once, by one of them",
+            bound: Some(3),
+            least: 25069,
+            body: || {
+                let held = Arc::new(Held::default());
+                let layer = Counts(Later(Arc::clone(&held)), By::RunList);
+                let list = runlist::Builder::new().worker(false);
+                let context = Arc::new(Builder::new(2).lanes(1).run_list(list).build(layer).unwrap());
+                context.submit(nop(1)).unwrap();
+                held.0.lock().pop().unwrap().complete(Ok(3));
+                let theirs = Arc::clone(&context);
+                let submitter = thread::spawn(move || {
+                    set_cpu(1);
+                    theirs.submit(nop(1)).unwrap();
+                });
+                let event = events(&context, 1).pop().unwrap();
+                assert_eq!((event.result.unwrap(), event.request.user_data), (13, 2));
+                submitter.join().unwrap();
+                held.0.lock().clear();
+            },
             after: nothing,
         },
     ]
