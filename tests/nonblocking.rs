@@ -357,6 +357,102 @@ fn a_descriptor_that_is_watched_becomes_readable() {
 }
 
 #[test]
+fn a_descriptor_that_is_watched_becomes_readable_for_the_next_one_in_line() {
+    use ioctx::aio::Backend;
+    let context = alone();
+    let descriptor = context.backend().descriptor().unwrap();
+    let is_readable = |tenths: i64| {
+        let patience = Timespec { tv_sec: 0, tv_nsec: tenths * 100_000_000 };
+        poll(&mut [PollFd::from_borrowed_fd(descriptor, PollFlags::IN)], Some(&patience)).unwrap() == 1
+    };
+    let (reader, writer) = pipe();
+    for n in 0..3 {
+        context.submit(read(&reader, n)).unwrap();
+    }
+    for n in 0..3 {
+        assert!(!is_readable(0), "nothing is there");
+        (&*writer).write_all(b"x").unwrap();
+        assert!(is_readable(9), "read {n} is not watched");
+        // The event that makes the file's task run is used up; what it leaves waits for another.
+        assert_eq!(found(events(&context, 1)), b"x");
+    }
+}
+
+/// A socket whose buffers are full, and what has been written to it.
+fn full_socket() -> (Arc<File>, std::os::unix::net::UnixStream, usize) {
+    let (one, other) = std::os::unix::net::UnixStream::pair().unwrap();
+    one.set_nonblocking(true).unwrap();
+    let mut written = 0;
+    while let Ok(n) = (&one).write(&[0; 4096]) {
+        written += n;
+    }
+    (Arc::new(File::from(OwnedFd::from(one))), other, written)
+}
+
+#[test]
+fn a_descriptor_that_is_watched_becomes_readable_for_what_a_look_was_not_about() {
+    use ioctx::aio::Backend;
+    let context = alone();
+    let descriptor = context.backend().descriptor().unwrap();
+    let is_readable = |seconds: i64| {
+        let patience = Timespec { tv_sec: seconds, tv_nsec: 0 };
+        poll(&mut [PollFd::from_borrowed_fd(descriptor, PollFlags::IN)], Some(&patience)).unwrap() == 1
+    };
+    let (file, mut other, mut written) = full_socket();
+    let cancelled = context.submit(read(&file, 0)).unwrap();
+    context.cancel(cancelled).unwrap();
+    context.submit(write(&file, b'w')).unwrap();
+    events(&context, 1);
+    // The system says that there is something to read, which nobody wants any more, and will say no more of this file.
+    other.write_all(b"x").unwrap();
+    assert!(is_readable(0));
+    while is_readable(0) {
+        assert_eq!(context.get_events(0, 1, None, &mut Vec::new()), Ok(0));
+    }
+    let mut some = vec![0; 4096];
+    while written > 0 {
+        written -= other.read(&mut some).unwrap();
+    }
+    assert!(is_readable(5), "the write is not watched");
+    assert!(matches!(events(&context, 1)[0].result, Ok(1)));
+}
+
+#[test]
+fn an_eventfd_that_is_armed_is_one_that_sleeps() {
+    use ioctx::aio::{Backend, Completion, Submitted};
+    use std::os::fd::BorrowedFd;
+    use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+    /// Has something to watch, and counts who is about to.
+    struct Watched(File, AtomicU32);
+
+    impl Backend for Watched {
+        fn submit(&self, work: Completion) -> Submitted {
+            Submitted::Done(work.finish(Ok(0)))
+        }
+
+        fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+            Some(self.0.as_fd())
+        }
+
+        fn prepare_sleep(&self) -> Option<BorrowedFd<'_>> {
+            self.1.fetch_add(1, Relaxed);
+            self.descriptor()
+        }
+    }
+
+    let reader = File::from(OwnedFd::from(std::io::pipe().unwrap().0));
+    let context = Context::new(8, Watched(reader, AtomicU32::new(0))).unwrap();
+    let mut ready = context.eventfd().unwrap();
+    assert!(ready.arm(1));
+    assert_eq!(context.backend().1.load(Relaxed), 1);
+    context.submit(Request::nop()).unwrap();
+    // It will not sleep: there is an event.
+    assert!(!ready.arm(1));
+    assert_eq!(context.backend().1.load(Relaxed), 1);
+}
+
+#[test]
 fn an_eventfd_becomes_readable_when_the_file_is_ready() {
     let context = alone();
     let mut ready = context.eventfd().unwrap();

@@ -282,6 +282,10 @@ impl Backend for Nonblocking {
             self.hub.arm(&self.table);
             self.hub.look(&self.table);
             self.help();
+            if !self.hub.watch.is_alone() {
+                // What the system has told is told once: those who watch must not miss what this was not about.
+                self.hub.arm(&self.table);
+            }
         }
     }
 
@@ -317,5 +321,29 @@ impl fmt::Debug for Nonblocking {
             .field("files", &self.table.all().count())
             .field("pool", &self.hub.made_pool())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Nonblocking;
+    use crate::aio::{Context, Request};
+    use std::fs::File;
+    use std::os::fd::OwnedFd;
+
+    #[test]
+    fn pipes_that_are_no_more_are_forgotten() {
+        const PIPES: usize = 300;
+        let context = Context::new(8, Nonblocking::new().unwrap()).unwrap();
+        for _ in 0..PIPES {
+            let (reader, writer) = std::io::pipe().unwrap();
+            let file = |end: OwnedFd| File::from(end);
+            context.submit(Request::write(file(writer.into()), vec![1], 0)).unwrap();
+            context.submit(Request::read(file(reader.into()), vec![0], 0)).unwrap();
+            // With the events the files go, so that numbers come again.
+            context.get_events(2, 2, None, &mut Vec::new()).unwrap();
+        }
+        let known = context.backend().ends.lock().len();
+        assert!(known < PIPES / 2, "{known} pipes are known");
     }
 }
