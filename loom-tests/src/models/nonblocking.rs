@@ -139,7 +139,7 @@ pub(super) fn models() -> Vec<Model> {
             "nonblocking.sleep",
             "a read is parked, or its thread sees the one that is about to sleep",
             None,
-            57,
+            119,
             || {
                 parked(Backend::prepare_sleep);
             },
@@ -148,7 +148,7 @@ pub(super) fn models() -> Vec<Model> {
             "nonblocking.watched",
             "the same of one that asks for the descriptor to watch it",
             None,
-            33,
+            64,
             || {
                 parked(Backend::descriptor);
             },
@@ -157,7 +157,7 @@ pub(super) fn models() -> Vec<Model> {
             "nonblocking.handed",
             "what was handed over by one thread is published before another sleeps",
             Some(3),
-            196,
+            237,
             || {
                 let (context, reader, writer) = world(true);
                 let theirs = Arc::clone(&context);
