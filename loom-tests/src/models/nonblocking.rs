@@ -12,7 +12,7 @@ use ioctx::sync::{Arc, thread};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::fs::File;
 use std::future::Future;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::pin;
 use std::task::{Context as Task, Waker};
@@ -176,10 +176,14 @@ pub(super) fn models() -> Vec<Model> {
             "nonblocking.fed",
             "a read that finds nothing is tried again after the write that came meanwhile",
             Some(3),
-            1043,
+            1273,
             || {
                 let (context, reader, writer) = world(false);
                 introduce(&context, &reader, &writer);
+                // Somebody else has what the next read is tried for.
+                context.submit(write(&writer)).unwrap();
+                events(&context, 1);
+                (&*reader).read_exact(&mut [0]).unwrap();
                 let theirs = Arc::clone(&context);
                 let submitter = thread::spawn(move || _ = theirs.submit(write(&writer)).unwrap());
                 context.submit(read(&reader)).unwrap();
