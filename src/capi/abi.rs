@@ -67,7 +67,7 @@ pub const FLAG_RESFD: u32 = 1;
 pub const FLAG_IOPRIO: u32 = 2;
 
 /// The most requests of one context: what the kernel's arithmetic allows.
-pub(super) const MOST_EVENTS: u32 = 0x1000_0000 / 32;
+pub(super) const MOST_EVENTS: u32 = 0x1000_0000 / 32 / 2;
 
 /// The number of the last system call's error.
 pub(super) fn errno() -> Errno {

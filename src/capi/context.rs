@@ -84,10 +84,14 @@ impl Slot {
     ///
     /// # Errors
     ///
-    /// `EINVAL` if they are none, or more than the interface can count.
+    /// `EINVAL` if they are none, or more than the kernel can count, which counts twice as many, in 32 bits; `EAGAIN`
+    /// where that has wrapped.
     pub(super) fn size_for(events: u32) -> Result<usize, Errno> {
-        if !(1..=MOST_EVENTS).contains(&events) {
+        if events == 0 || events.wrapping_mul(2) > 2 * MOST_EVENTS {
             return Err(libc::EINVAL);
+        }
+        if events > MOST_EVENTS {
+            return Err(libc::EAGAIN);
         }
         Ok((32 * (events as usize + 2)).next_multiple_of(super::region::PAGE).next_power_of_two())
     }

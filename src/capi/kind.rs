@@ -135,8 +135,8 @@ fn stat(fd: i32) -> Result<libc::stat, Errno> {
     }
 }
 
-/// Whether it is known that there is nothing to read beyond `end`. Sizes of devices are not told, and a character device
-/// may give less than there is to who must not wait.
+/// Whether it is known that there is nothing to read beyond `end`. Sizes of devices are not told, and a character
+/// device may give less than there is to who must not wait.
 #[cold]
 pub(super) fn ends_at(fd: i32, end: u64) -> bool {
     stat(fd).is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFREG && end >= stat.st_size as u64)

@@ -1,14 +1,14 @@
 //! The caller's memory: touched only where nobody can have taken it away.
 //!
-//! The kernel copies from and to its callers and says `EFAULT` where there is nothing; a library would die. Of two kinds
-//! of memory it is known that they are there, by two comparisons: the calling thread's stack, above this very call, and
-//! the heap below the break (`brk`). They are touched as they are. Everything else is copied by the kernel, from the
-//! process to itself (`process_vm_readv`, `process_vm_writev`), which says so if there is nothing, whoever has unmapped
-//! it and whenever: all requests of a call by two such calls, all events that are there by one.
+//! The kernel copies from and to its callers and says `EFAULT` where there is nothing; a library would die. Of two
+//! kinds of memory it is known that they are there, by two comparisons: the calling thread's stack, above this very
+//! call, and the heap below the break (`brk`). They are touched as they are. Everything else is copied by the kernel,
+//! from the process to itself (`process_vm_readv`, `process_vm_writev`), which says so if there is nothing, whoever has
+//! unmapped it and whenever: up to 32 requests of a call by two such calls, as many events by one.
 //!
 //! Where the kernel does not let us do that, each page is shown to it before it is touched, by a system call that reads
-//! or writes eight bytes and does nothing else (`rt_sigprocmask`): then only memory that another thread unmaps meanwhile
-//! is not noticed.
+//! or writes eight bytes and does nothing else (`rt_sigprocmask`): then only what another thread unmaps meanwhile is
+//! not noticed.
 
 use super::abi::{Errno, check, errno};
 use crate::sync::{OnceLock, process};

@@ -38,24 +38,40 @@
 //! # Errors
 //!
 //! Every function returns a negated error number, as libaio's do, and leaves `errno` alone. The numbers are the
-//! kernel's, in the kernel's order. What differs:
+//! kernel's, in the kernel's order. Memory that is not there is `EFAULT`, whoever has taken it away and whenever.
 //!
-//! * no limit like `fs.aio-max-nr`: `EAGAIN` from [`ioctx_io_setup`] does not happen;
-//! * a context takes as many requests as fit in its pages, which may be other than the kernel's number, never fewer
-//!   than asked for;
-//! * a negative timeout is `EINVAL`, where the kernel sleeps for ever;
-//! * a vector whose lengths sum up to more than there can be is `EINVAL`, where the kernel says `EFAULT`;
-//! * a poll's result has the bits that were asked for, where the kernel's may have others as well;
-//! * where the pool's queue is full, [`ioctx_io_submit`] says `EAGAIN`, where the kernel would wait for the device;
-//! * flags that a file system refuses are not refused where no bytes are to be transferred;
-//! * `IO_CMD_NOOP` completes with 0, where the kernel says `EINVAL`;
-//! * a read that has to wait does so in another thread, where the kernel, but for direct I/O, waits in `io_submit`;
-//! * [`ioctx_io_cancel`] finds polls only. In the kernel some requests of USB gadgets can be cancelled, too.
+//! # What differs
 //!
-//! # What it does not do
+//! | what | the kernel, and libaio | here |
+//! |---|---|---|
+//! | [`ioctx_io_setup`] for more than `fs.aio-max-nr` | `EAGAIN` | there is no such limit; nor is `/proc/sys/fs/aio-nr` counted |
+//! | how many requests a context takes | from as many as asked for to more than twice that | what fits in its pages, never fewer than asked for |
+//! | a ring that the program has unmapped | its context is not found any more | it is |
+//! | a ring is moved (`mremap`) | the handle moves | so it does; found when the new address is used |
+//! | requests in memory that can only be read | `EFAULT` | done, if their `key` is 0 |
+//! | requests in memory of devices, or of `memfd_secret` | done | `EFAULT` |
+//! | a request that another one of the same [`ioctx_io_submit`] changes | as changed, if that was done in time | may be as it was |
+//! | two mistakes in one request with `O_DIRECT`, and others that only the file system finds | whichever it finds first, in the event or at once, as the file lies on the disk | alignment and addresses are found in the event |
+//! | flags that a file system refuses, and no bytes | `EOPNOTSUPP` | 0 |
+//! | a read that has to wait, without `O_DIRECT` | waits in [`ioctx_io_submit`] | waits in another thread |
+//! | as many requests as the pool's queue takes | the device is waited for | `EAGAIN` |
+//! | `IO_CMD_NOOP` | `EINVAL` | 0 |
+//! | result of a poll | may have bits that were not asked for | has what was asked for, `POLLERR` and `POLLHUP` |
+//! | [`ioctx_io_cancel`] | finds polls, and some requests of USB gadgets | finds polls |
+//! | events with room for the first only, where the ring begins anew | `EFAULT`, and none is taken | the first are taken |
+//! | [`ioctx_io_getevents`] with a zero timeout while nothing is there | libaio says 0, whatever else is wrong | looks at the arguments, as the kernel does |
+//! | a handle that is none | fatal in libaio's look at the ring | `EINVAL` |
+//! | [`ioctx_io_queue_run`] and an event without a callback | fatal | nothing is called |
+//! | `LIBAIO_0.1`'s timeouts at a bad address | fatal | `EFAULT` |
+//! | a child of `fork` | has none of its parent's contexts | so it has, and one made by `clone` alone may not use any |
+//! | programs that make the system calls themselves, as MariaDB's InnoDB does one | | are not reached; `libaio/database` leads it here |
 //!
-//! Children made by `clone` without `fork` may not use it. Programs that call the
-//! kernel themselves, without libaio, are not reached.
+//! # Costs
+//!
+//! Arguments on the caller's own stack and on the heap below the break are read and written as they are. Elsewhere, as
+//! in memory that was mapped or that a thread's arena has, the kernel copies them: two system calls per 32 requests of
+//! [`ioctx_io_submit`], and one per 32 events of [`ioctx_io_getevents`], of about a microsecond each.
+//! [`ioctx_io_pgetevents`] with a mask, where it has to sleep, makes eight system calls more.
 //!
 //! Source: libaio 0.3.113, its manual pages and its tests; `fs/aio.c`.
 
@@ -132,14 +148,13 @@ fn deadline(timeout: *const libc::timespec) -> Result<Option<Option<Instant>>, E
         return Ok(Some(None));
     }
     let timeout = memory::read(timeout)?;
-    let (Ok(seconds), Ok(nanos)) = (u64::try_from(timeout.tv_sec), u64::try_from(timeout.tv_nsec)) else {
-        return Err(libc::EINVAL);
-    };
-    if seconds == 0 && nanos == 0 {
-        return Ok(None);
-    }
-    let left = Duration::from_secs(seconds).saturating_add(Duration::from_nanos(nanos));
-    Ok(Some(Instant::now().checked_add(left)))
+    let nanos = i128::from(timeout.tv_sec) * 1_000_000_000 + i128::from(timeout.tv_nsec);
+    Ok(match u64::try_from(nanos) {
+        Ok(0) => None,
+        Ok(nanos) => Some(Instant::now().checked_add(Duration::from_nanos(nanos))),
+        // Less than nothing is for ever, as well as what the kernel's clock does not reach.
+        Err(_) => Some(None),
+    })
 }
 
 #[inline]
@@ -193,17 +208,19 @@ fn run(context: Handle) -> Result<usize, Errno> {
         if got == 0 {
             return Ok(0);
         }
-        // SAFETY: what the caller has put there, by `io_set_callback`, is a function of this type.
-        let callback: extern "C" fn(Handle, *mut Iocb, c_long, c_long) =
+        // SAFETY: what the caller has put there, by `io_set_callback`, is a function of this type, or nothing.
+        let callback: Option<extern "C" fn(Handle, *mut Iocb, c_long, c_long)> =
             unsafe { std::mem::transmute(event.data as *const c_void) };
-        callback(context, event.obj as *mut Iocb, event.res as c_long, event.res2 as c_long);
+        if let Some(callback) = callback {
+            callback(context, event.obj as *mut Iocb, event.res as c_long, event.res2 as c_long);
+        }
     }
 }
 
 export! {
     /// Creates a context for at least `events` requests, and writes its handle to `out`, where a null handle has to be.
     ///
-    /// `EFAULT`, `EINVAL` if it is not null or `events` makes no sense, `ENOMEM`.
+    /// `EFAULT`, `EINVAL` if it is not null or `events` makes no sense, `EAGAIN` for some numbers below zero, `ENOMEM`.
     fn ioctx_io_setup(events: c_int, out: *mut Handle) as "io_setup", "@@LIBAIO_0.4" = setup(events, out);
 }
 
@@ -277,7 +294,7 @@ export! {
 }
 
 export! {
-    /// Calls the callback of each event that is there.
+    /// Calls the callback of each event that is there, if it has one.
     fn ioctx_io_queue_run(context: Handle) as "io_queue_run", "@@LIBAIO_0.1" = run(context);
 }
 

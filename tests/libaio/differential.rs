@@ -475,7 +475,7 @@ fn call(rng: &mut Rng) -> Call {
     let context = which(rng);
     match rng.below(20) {
         0 if rng.one_in(2) => Call::Setup {
-            n: rng.pick(&[0, -1, 1, 8, 8, 64, 200, c_int::MAX]),
+            n: rng.pick(&[0, -1, 1, 8, 8, 64, 200, c_int::MAX, c_int::MIN, c_int::MIN + 1]),
             place: rng.below(4) as usize,
             into: pointer(rng),
             occupied: rng.one_in(10),

@@ -95,6 +95,8 @@ fn signals_that_the_mask_lets_through_end_the_sleep_and_others_wait() {
         see(get::<A>(context, &LONG, &[]));
         see(kicked(|| get::<A>(context, &LONG, &[])));
         see(kicked(|| get::<A>(context, &LONG, &[libc::SIGUSR2])));
+        // Less than nothing is for ever.
+        see(kicked(|| get::<A>(context, &libc::timespec { tv_sec: -1, tv_nsec: 0 }, &[])));
         // There, but not let through; then let through without a sleep, and nothing to get.
         raise();
         see(get::<A>(context, &SHORT, &[libc::SIGUSR1]));
