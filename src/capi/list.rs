@@ -5,7 +5,7 @@ use super::memory::{self, TOGETHER};
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-/// What the caller lists: addresses of requests. Those that the kernel has to copy are read ahead.
+/// What the caller lists: addresses of requests. Those that cannot be read as they are are read ahead.
 pub(super) struct List {
     list: *const *mut Iocb,
     n: usize,
@@ -35,11 +35,11 @@ impl List {
         {
             return Ok((address, request));
         }
-        self.get_by_kernel(i)
+        self.get_elsewhere(i)
     }
 
     #[cold]
-    fn get_by_kernel(&mut self, i: usize) -> Result<(*mut Iocb, Iocb), Errno> {
+    fn get_elsewhere(&mut self, i: usize) -> Result<(*mut Iocb, Iocb), Errno> {
         if !self.ahead.contains(&i) {
             let mut addresses = [const { MaybeUninit::uninit() }; TOGETHER];
             let len = TOGETHER.min(self.n - i);

@@ -1,16 +1,18 @@
-//! The caller's memory: touched only where nobody can have taken it away.
+//! The caller's memory: touched only where it is.
 //!
 //! The kernel copies from and to its callers and says `EFAULT` where there is nothing; a library would die. Of two
 //! kinds of memory it is known that they are there, by two comparisons: the calling thread's stack, above this very
-//! call, and the heap below the break (`brk`). They are touched as they are. Everything else is copied by the kernel,
-//! from the process to itself (`process_vm_readv`, `process_vm_writev`), which says so if there is nothing, whoever has
-//! unmapped it and whenever: up to 32 requests of a call by two such calls, as many events by one.
+//! call, and the heap below the break (`brk`). They are touched as they are. Of everything else each page is shown to
+//! the kernel in every call, just before it is touched, by a system call that reads or writes eight bytes and does
+//! nothing else (`rt_sigprocmask`).
 //!
-//! Where the kernel does not let us do that, each page is shown to it before it is touched, by a system call that reads
-//! or writes eight bytes and does nothing else (`rt_sigprocmask`): then only what another thread unmaps meanwhile is
-//! not noticed.
+//! What another thread unmaps between the two would not be noticed. So from the first bad address on, a process is not
+//! trusted any more: then the kernel copies everything itself, from the process to itself (`process_vm_readv`,
+//! `process_vm_writev`), which takes ten times as long and says so if there is nothing, whoever has unmapped it and
+//! whenever.
 
 use super::abi::{Errno, check, errno};
+use crate::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use crate::sync::{OnceLock, process};
 use std::cell::Cell;
 use std::mem::{MaybeUninit, size_of_val};
@@ -81,20 +83,32 @@ fn look_at_stack(at: usize, end: usize) -> bool {
     at >= here && end <= bounds.1 && here >= bounds.0
 }
 
+/// Whether there was a bad address once.
+static DISTRUSTED: AtomicBool = AtomicBool::new(false);
+
 #[derive(Clone, Copy, PartialEq)]
 enum Way {
     In,
     Out,
 }
 
-/// Has the kernel copy between `own` and what is at the addresses of `theirs`; returns how many bytes, from the start,
-/// were there.
+/// Copies between `own` and what is at the addresses of `theirs`; returns how many bytes, from the start, were there.
 ///
 /// # Safety
 ///
 /// 1. `own` leads to as many bytes as `theirs` say altogether: to be written on the way in, to be read on the way out.
 #[cold]
 unsafe fn copy(way: Way, own: *mut u8, theirs: &[libc::iovec]) -> usize {
+    let len = theirs.iter().map(|part| part.iov_len).sum();
+    // Relaxed, as the store: who does not know yet is as careful as everybody was.
+    if !DISTRUSTED.load(Relaxed) {
+        // SAFETY: 1. handed on.
+        let done = unsafe { copy_shown(way, own, theirs) };
+        if done < len {
+            DISTRUSTED.store(true, Relaxed);
+        }
+        return done;
+    }
     let forks = process::forks();
     let pid = match SELF.get() {
         (then, pid) if pid != 0 && then == forks => pid,
@@ -102,7 +116,6 @@ unsafe fn copy(way: Way, own: *mut u8, theirs: &[libc::iovec]) -> usize {
         _ => unsafe { libc::getpid() },
     };
     SELF.set((forks, pid));
-    let len = theirs.iter().map(|part| part.iov_len).sum();
     let local = libc::iovec { iov_base: own.cast(), iov_len: len };
     let (theirs_ptr, n) = (theirs.as_ptr(), theirs.len() as u64);
     // SAFETY: 1. as asked, for `local`; the kernel checks the others.
@@ -127,14 +140,16 @@ unsafe fn copy(way: Way, own: *mut u8, theirs: &[libc::iovec]) -> usize {
 ///
 /// 1. As there.
 unsafe fn copy_shown(way: Way, mut own: *mut u8, theirs: &[libc::iovec]) -> usize {
-    let mut done = 0;
+    let (mut done, mut shown) = (0, 0);
     for part in theirs {
         let (mut at, mut left) = (part.iov_base.cast::<u8>(), part.iov_len);
         while left > 0 {
             let len = left.min(PAGE - at.addr() % PAGE);
-            if !is_shown(way, at.addr(), len) {
+            let page = at.addr() - at.addr() % PAGE;
+            if page != shown && !is_shown(way, at.addr(), len) {
                 return done;
             }
+            shown = page;
             // SAFETY: 1. as asked; `at` is on a page that is there.
             unsafe {
                 match way {
@@ -249,11 +264,11 @@ pub(super) fn write_each<T: Copy>(to: *mut T, n: usize, each: impl Fn(usize) -> 
         }
         return Ok(());
     }
-    write_by_kernel(to, n, each)
+    write_elsewhere(to, n, each)
 }
 
 #[cold]
-fn write_by_kernel<T: Copy>(to: *mut T, n: usize, each: impl Fn(usize) -> T) -> Result<(), Errno> {
+fn write_elsewhere<T: Copy>(to: *mut T, n: usize, each: impl Fn(usize) -> T) -> Result<(), Errno> {
     let mut values = [const { MaybeUninit::<T>::uninit() }; TOGETHER];
     for first in (0..n).step_by(TOGETHER) {
         let len = TOGETHER.min(n - first);

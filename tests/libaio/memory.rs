@@ -113,6 +113,9 @@ fn memory_that_is_taken_away_in_the_middle_of_calls_is_refused_or_used() {
     let (page, context, zero) = (Page::new(), context::<Ours>(16), std::fs::File::open("/dev/zero").unwrap());
     let calls = calls(&page, context, zero.as_raw_fd());
     let done = AtomicBool::new(false);
+    // Who has given a bad address once is not trusted any more.
+    page.map(false);
+    assert_eq!(calls()[0], FAULT);
     thread::scope(|scope| {
         scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
