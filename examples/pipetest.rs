@@ -6,9 +6,9 @@
 //! ```
 //!
 //! Prints hops and context switches per second, for each hop the processor's time, and how these compare with a pool
-//! whose threads wait, one for each operation, and with the kernel's `io_uring`. The ways take turns, so that whatever
-//! else the machine does meets all of them. The last row is the floor: a thread that writes and reads, and nothing else;
-//! only what does not make those two calls is quicker.
+//! whose threads wait, one for each operation, and with the kernel's `io_uring`. The ways take turns, so that
+//! whatever else the machine does meets all of them. The last row is the floor: a thread that writes and reads, and
+//! nothing else; only what does not make those two calls is quicker.
 
 #[cfg(ioctx_linux)]
 #[path = "pipetest/ring.rs"]

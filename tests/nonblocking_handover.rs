@@ -67,7 +67,8 @@ fn introduce(context: &Context<Nonblocking>, (reader, writer): &(Arc<File>, Arc<
     events(context, 2);
 }
 
-/// How many reads and writes this thread has asked the system for, with what asking this costs. `None`: it does not count.
+/// How many reads and writes this thread has asked the system for, with what asking this costs. `None`: it does not
+/// count.
 fn calls() -> Option<[u64; 2]> {
     let text = std::fs::read_to_string("/proc/thread-self/io").ok()?;
     let of = |name| text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());

@@ -1,8 +1,8 @@
 //! Pipes by whoever submits or waits, on pipes of the system's: what one thread leaves to the next one that looks, and
 //! what becomes of requests whose pipe, canceller and destroyer come at the same time.
 //!
-//! Calls of the system are carried out at once, between two operations that loom sees; it tries the orders of calls that
-//! follow from the order of locks. None may sleep: the whole process would.
+//! Calls of the system are carried out at once, between two operations that loom sees; it tries the orders of calls
+//! that follow from the order of locks. None may sleep: the whole process would.
 
 use crate::harness::{Model, nothing};
 use ioctx::aio::{Backend, Context, Event, GetEventsError, Request};

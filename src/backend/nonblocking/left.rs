@@ -7,7 +7,8 @@
 //! * who submits stores that something is left, and looks who looks for events;
 //! * who is about to sleep stores that he looks for events, and looks whether something is left.
 //!
-//! With a fence between the two on either side, at least one sees the other: then the submitter does it, or the sleeper.
+//! With a fence between the two on either side, at least one sees the other: then the submitter does it, or the
+//! sleeper.
 //!
 //! # Orderings
 //!
@@ -35,8 +36,8 @@ impl<T> Left<T> {
         Self { list: Mutex::new(Vec::new()), some: AtomicBool::new(false) }
     }
 
-    /// Leaves them to whoever looks next, unless [`Watch::is_alone`] says after this that they may not be left. Blocks on
-    /// a mutex for some instructions.
+    /// Leaves them to whoever looks next, unless [`Watch::is_alone`] says after this that they may not be left.
+    /// Blocks on a mutex for some instructions.
     pub(super) fn leave(&self, things: impl IntoIterator<Item = T>) {
         let mut list = self.list.lock();
         list.extend(things);

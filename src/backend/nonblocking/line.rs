@@ -171,7 +171,8 @@ impl Line {
         (self.open, self.ready, self.news) = (true, true, true);
     }
 
-    /// A transfer of ours at the other end has moved `n` bytes. Says that a try may succeed if it is enough, or `surely`.
+    /// A transfer of ours at the other end has moved `n` bytes. Says that a try may succeed if it is enough, or
+    /// `surely`.
     pub(super) fn is_fed(&mut self, n: usize, surely: bool) {
         self.level = self.level.saturating_add(n);
         if surely || self.level >= self.unit {

@@ -25,25 +25,27 @@ type Ends = [Option<Arc<Seat>>; 2];
 /// they need not wait, and otherwise, once they need not, in whoever submits or waits next. Linux, with 6.4 for pipes;
 /// elsewhere it is [`Threads`](super::super::Threads).
 ///
-/// An operation that would wait is parked on its file until the system says that the file is ready (`epoll`), or until
-/// a request of this backend has moved something at the other end of the pipe. Then the file's task is kicked, in a
-/// [`RunList`]: submitters run some tasks at the end of each batch, readers of events all of them before they sleep, and
-/// a thread those that neither has run for a while: how many and how long says a [`Builder`](Self::with). So data that
-/// goes through a pipe between two requests costs the two calls that move it, and no switch.
+/// An operation that would wait is parked on its file until the system says that the file is ready (`epoll`), or
+/// until a request of this backend has moved something at the other end of the pipe. Then the file's task is kicked,
+/// in a [`RunList`]: submitters run some tasks at the end of each batch, readers of events all of them before they
+/// sleep, and a thread those that neither has run for a while: how many and how long says a [`Builder`](Self::with).
+/// So data that goes
+/// through a pipe between two requests costs the two calls that move it, or less, and no switch.
 ///
-/// The requests for one direction of a file are served first in, first out, as far as they were submitted one after the
-/// other. A transfer may be short, as those of files that are `O_NONBLOCK`: a write of more than fits says how much did.
+/// The requests for one direction of a file are served first in, first out, as far as they were submitted one after
+/// the other. A transfer may be short, as those of files that are `O_NONBLOCK`: a write of more than fits says how
+/// much did.
 ///
 /// Reads and writes of files on disks, syncs, custom operations, and files that cannot be asked not to wait (terminals,
 /// pipes before Linux 6.4) are left to a pool of [`Threads`](super::super::Threads), made when it is first needed.
 ///
 /// # Data that is handed over
 ///
-/// A write of up to 4 KiB to a pipe at whose other end a read waits that takes all of it is carried out at the end of its
-/// batch. If the pipe is empty then, of which one `poll` makes sure for up to 64 pipes, the data is copied from the one
-/// buffer to the other: as if the write had been carried out at that moment, and the read right after it. Nobody else
-/// can tell, but for what the system does on the side: the pipe's time stamps stay as they are, and who watches the pipe
-/// is told of nothing. Otherwise both go through the pipe. Descriptors that are [not
+/// A write of up to 4 KiB to a pipe at whose other end a read waits that takes all of it is carried out at the end of
+/// its batch. If the pipe is empty then, of which one `poll` makes sure for up to 64 pipes, the data is copied from
+/// the one buffer to the other: as if the write had been carried out at that moment, and the read right after it.
+/// Nobody else can tell, but for what the system does on the side: the pipe's time stamps stay as they are, and who
+/// watches the pipe is told of nothing. Otherwise both go through the pipe. Descriptors that are [not
 /// ours](crate::aio::FileRef::borrowed) always do.
 ///
 /// What waits can be [cancelled](crate::Context::cancel), and is when its context is destroyed; what the pool runs
@@ -60,10 +62,10 @@ type Ends = [Option<Arc<Seat>>; 2];
 ///
 /// Two descriptors, and 16 KiB per thousand numbers of descriptors. A request that need not wait: its system call and
 /// some 200 ns. Data that is handed over: some 150 ns for each of the two requests, and one system call for a batch of
-/// them, with 20 ns for each pipe. A request that waits: a system call to watch its file, unless the other end is here, too, and one thread both
-/// submits and waits. The pool's threads. A file keeps a few hundred bytes for good, by its number, and the allocation
-/// of the last `Arc<File>` that it had: `Arc::get_mut` fails meanwhile. A file of its own for each request, or a
-/// descriptor that somebody else keeps open, costs a call more each time.
+/// them, with 20 ns for each pipe. A request that waits: a system call to watch its file, unless the other end is here,
+/// too, and one thread both submits and waits. The pool's threads. A file keeps a few hundred bytes for good, by its
+/// number, and the allocation of the last `Arc<File>` that it had: `Arc::get_mut` fails meanwhile. A file of its own
+/// for each request, or a descriptor that somebody else keeps open, costs a call more each time.
 ///
 /// # When not to use it
 ///
@@ -138,8 +140,9 @@ impl Nonblocking {
         })
     }
 
-    /// Whether data may go from a write to a read that waits for it without the pipe between them, which is the default:
-    /// see [above](Self#data-that-is-handed-over). If not, every byte goes through its pipe, by two system calls.
+    /// Whether data may go from a write to a read that waits for it without the pipe between them, which is the
+    /// default: see [above](Self#data-that-is-handed-over). If not, every byte goes through its pipe, by two system
+    /// calls.
     ///
     /// # Examples
     ///
