@@ -29,8 +29,7 @@ type Ends = [Option<Arc<Seat>>; 2];
 /// until a request of this backend has moved something at the other end of the pipe. Then the file's task is kicked,
 /// in a [`RunList`]: submitters run some tasks at the end of each batch, readers of events all of them before they
 /// sleep, and a thread those that neither has run for a while: how many and how long says a [`Builder`](Self::with).
-/// So data that goes
-/// through a pipe between two requests costs the two calls that move it, or less, and no switch.
+/// So data that goes through a pipe between two requests costs the two calls that move it, or less, and no switch.
 ///
 /// The requests for one direction of a file are served first in, first out, as far as they were submitted one after
 /// the other. A transfer may be short, as those of files that are `O_NONBLOCK`: a write of more than fits says how
@@ -38,6 +37,9 @@ type Ends = [Option<Arc<Seat>>; 2];
 ///
 /// Reads and writes of files on disks, syncs, custom operations, and files that cannot be asked not to wait (terminals,
 /// pipes before Linux 6.4) are left to a pool of [`Threads`](super::super::Threads), made when it is first needed.
+///
+/// What waits can be [cancelled](crate::Context::cancel), and is when its context is destroyed; what the pool runs
+/// cannot.
 ///
 /// # Data that is handed over
 ///
@@ -47,9 +49,6 @@ type Ends = [Option<Arc<Seat>>; 2];
 /// Nobody else can tell, but for what the system does on the side: the pipe's time stamps stay as they are, and who
 /// watches the pipe is told of nothing. Otherwise both go through the pipe. Descriptors that are [not
 /// ours](crate::aio::FileRef::borrowed) always do.
-///
-/// What waits can be [cancelled](crate::Context::cancel), and is when its context is destroyed; what the pool runs
-/// cannot.
 ///
 /// # Progress
 ///
