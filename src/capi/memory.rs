@@ -140,7 +140,8 @@ unsafe fn copy(way: Way, own: *mut u8, theirs: &[libc::iovec]) -> usize {
 ///
 /// 1. As there.
 unsafe fn copy_shown(way: Way, mut own: *mut u8, theirs: &[libc::iovec]) -> usize {
-    let (mut done, mut shown) = (0, 0);
+    // No page begins at 1.
+    let (mut done, mut shown) = (0, 1);
     for part in theirs {
         let (mut at, mut left) = (part.iov_base.cast::<u8>(), part.iov_len);
         while left > 0 {

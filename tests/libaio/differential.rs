@@ -9,7 +9,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{ptr, thread};
 
 /// How many calls: as many as `IOCTX_LIBAIO_CALLS` says.
@@ -285,10 +285,12 @@ impl Side {
                     events = reap::<A>(context, done as usize).unwrap();
                     assert_eq!(events.len(), done as usize, "{} loses events", A::NAME);
                     // An event may be seen before it is signalled.
-                    let all =
-                        signals + requests[..done as usize].iter().filter(|wanted| wanted.signals()).count();
-                    while requests.iter().all(|wanted| wanted.fd != EVENTFD) && self.signals(requests) != all
+                    let due = requests[..done as usize].iter().filter(|wanted| wanted.signals()).count();
+                    let begun = Instant::now();
+                    while requests.iter().all(|wanted| wanted.fd != EVENTFD)
+                        && self.signals(requests) != signals + due
                     {
+                        assert!(begun.elapsed() < Duration::from_secs(10), "{} loses signals", A::NAME);
                         thread::yield_now();
                     }
                 }

@@ -7,7 +7,7 @@ use std::ffi::c_long;
 use std::fs::File;
 use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use std::{ptr, thread};
 
@@ -319,12 +319,17 @@ fn signals_end_waits_and_masks_hold_while_waiting() {
         let context = context::<A>(8);
         let mut event = Event::default();
         let mut answers = Vec::new();
+        let answered = AtomicBool::new(false);
         thread::scope(|scope| {
+            // More than once: it may not be asleep yet.
             let kicker = scope.spawn(|| {
-                thread::sleep(Duration::from_millis(30));
-                kick()
+                while !answered.load(Ordering::Relaxed) {
+                    thread::sleep(Duration::from_millis(10));
+                    kick();
+                }
             });
             answers.push(A::get_events(context, 1, 1, &mut event, ptr::null()));
+            answered.store(true, Ordering::Relaxed);
             kicker.join().unwrap();
         });
         // SAFETY: this thread's mask.

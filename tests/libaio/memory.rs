@@ -137,6 +137,47 @@ fn memory_that_is_taken_away_in_the_middle_of_calls_is_refused_or_used() {
     assert_eq!(Ours::destroy(context), 0);
 }
 
+/// Each in a process of its own, which trusts its program until then.
+#[test]
+fn the_first_bad_address_of_a_process_is_refused_as_any_other() {
+    const NAME: &str = "memory::the_first_bad_address_of_a_process_is_refused_as_any_other";
+    let bad = |kind: usize| match kind {
+        0 => ptr::null_mut(),
+        1 => ptr::without_provenance_mut(usize::MAX & !7),
+        // As far as the first page goes.
+        2 => ptr::without_provenance_mut(PAGE - 8),
+        _ => {
+            let page = Page::new();
+            page.map(false);
+            page.at.cast::<std::ffi::c_void>()
+        }
+    };
+    if let Some(child) = std::env::var_os("IOCTX_BAD_ADDRESS") {
+        let number: usize = child.to_str().unwrap().parse().unwrap();
+        let (bad, context) = (bad(number / 6), context::<Ours>(16));
+        let mut nothing = request(command::NOOP, -1, 1);
+        assert_eq!(submit_one::<Ours>(context, &mut nothing), 1);
+        let mut room = Event::default();
+        let answer = match number % 6 {
+            0 => Ours::submit(context, 1, bad.cast()),
+            1 => Ours::submit(context, 1, &bad.cast()),
+            2 => Ours::get_events(context, 1, 1, bad.cast(), &ZERO),
+            3 => Ours::cancel(context, bad.cast(), ptr::null_mut()),
+            4 => Ours::setup(1, bad.cast()),
+            _ => Ours::get_events(context, 1, 1, &mut room, bad.cast()),
+        };
+        // No timeout is no bad one.
+        assert_eq!(answer, if number == 5 { 1 } else { FAULT });
+        return;
+    }
+    for number in 0..24 {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", NAME]).env("IOCTX_BAD_ADDRESS", number.to_string());
+        let output = child.output().unwrap();
+        assert!(output.status.success(), "{number}: {output:?}");
+    }
+}
+
 #[test]
 fn events_without_room_are_not_lost() {
     let (page, context) = (Page::new(), context::<Ours>(16));
