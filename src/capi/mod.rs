@@ -71,7 +71,7 @@
 //!
 //! Arguments on the caller's own stack and on the heap below the break are read and written as they are. Elsewhere, as
 //! in memory that was mapped or that a thread's arena has, each page of them is looked at by a system call of its own,
-//! of about 0.1 µs, in every call that uses it. After the first bad address of a process the kernel copies them: two
+//! of 0.1 to 0.4 µs, in every call that uses it. After the first bad address of a process the kernel copies them: two
 //! system calls per 32 requests of [`ioctx_io_submit`], and one per 32 events of [`ioctx_io_getevents`], of 1 to 2 µs
 //! each. [`ioctx_io_pgetevents`] with a mask, where it has to sleep, makes eight system calls more.
 //!
