@@ -2,7 +2,7 @@
 
 use super::{Aside, Held, Later, Queue, events, nop};
 use crate::harness::{Model, nothing};
-use ioctx::aio::{Backend, Builder, By, Completion, Context, Submitted};
+use ioctx::aio::{Backend, Builder, By, Completion, Context, Submitted, Visited};
 use ioctx::runlist;
 use ioctx::sync::cell::UnsafeCell;
 use ioctx::sync::model::set_cpu;
@@ -45,9 +45,9 @@ impl<B: Backend> Backend for Counts<B> {
 }
 
 /// A request put aside with a hook, which one thread begins and completes, and another cancels.
-fn cancel(by: By) {
+fn cancel() {
     let aside = Arc::new(Aside::default());
-    let context = Arc::new(Context::new(1, Counts(Queue(Arc::clone(&aside)), by)).unwrap());
+    let context = Arc::new(Context::new(1, Counts(Queue(Arc::clone(&aside)), By::Completer)).unwrap());
     let id = context.submit(nop(1)).unwrap();
     let theirs = Arc::clone(&context);
     let canceller = thread::spawn(move || {
@@ -90,18 +90,35 @@ pub(super) fn models() -> Vec<Model> {
     vec![
         Model {
             name: "context.hook_cancel",
-            checks: "aio.slot.offer, claim: a hook is called once, by whoever of two ends the request, and has what is its",
+            checks: "a hook is called once, by whoever of two ends the request",
             bound: None,
             least: 4517,
-            body: || cancel(By::Completer),
+            body: cancel,
             after: nothing,
         },
         Model {
-            name: "context.hook_cancel_reader",
-            checks: "the same for a hook that is left to the reader",
-            bound: None,
-            least: 4517,
-            body: || cancel(By::Reader),
+            name: "context.hook_destroy",
+            checks: "aio.cancel.offered, dying: who destroys calls the hook of a request that was just put aside",
+            bound: Some(3),
+            least: 1559,
+            body: || {
+                let aside = Arc::new(Aside::default());
+                let backend = Counts(Queue(Arc::clone(&aside)), By::Completer);
+                let context = Arc::new(Context::new(1, backend).unwrap());
+                let theirs = Arc::clone(&context);
+                let submitter = thread::spawn(move || {
+                    set_cpu(1);
+                    theirs.submit(nop(1)).is_ok()
+                });
+                context.destroy(None).unwrap();
+                let accepted = submitter.join().unwrap();
+                let mut seen = Vec::new();
+                let mut look = |event: Visited<'_>| {
+                    seen.push((event.request().user_data, event.result().unwrap()));
+                };
+                while context.visit(1, 1, None, &mut look).is_ok() {}
+                assert_eq!(seen, vec![(2, 10); usize::from(accepted)]);
+            },
             after: nothing,
         },
         Model {
