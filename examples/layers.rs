@@ -2,9 +2,9 @@
 //! `cargo run --release --example layers -- FILE`.
 //!
 //! The layer seals the blocks that are written: each goes to the file with a checksum of its content and its place
-//! behind it. It passes requests down with buffers of its own, and has them given back when the requests have ended. The
-//! checksum of a block that was read is looked at by the thread that reads the event and waits for the block, and not by
-//! one of the backend's.
+//! behind it. It passes requests down with buffers of its own, and has them given back when the requests have ended.
+//! The checksum of a block that was read is looked at by the thread that reads the event and waits for the block, and
+//! not by one of the backend's.
 
 use ioctx::aio::{Backend, By, Completion, Context, Finished, Op, Outcome, Request, RequestId, Submitted};
 use ioctx::backend::Threads;

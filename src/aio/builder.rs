@@ -56,12 +56,12 @@ impl Builder {
     }
 
     /// With a [run list](crate::runlist), for hooks that are called [`By::RunList`](super::By::RunList), as told:
-    /// submitters run some of what is in it at the end of each call, readers all of it before they sleep, as do those who
-    /// destroy, and its worker the rest: in a short while if somebody waits (in [`Context::get_events`], for an
+    /// submitters run some of what is in it at the end of each call, readers all of it before they sleep, as do those
+    /// who destroy, and its worker the rest: in a short while if somebody waits (in [`Context::get_events`], for an
     /// [event](Context::events) or a [future](Context::start), or by an eventfd), and in a long one if not.
     ///
-    /// With neither help by readers nor a worker, or if the system has no thread to be one, what was left to the list is
-    /// done when somebody submits, if ever, or when the context is destroyed.
+    /// With neither help by readers nor a worker, or if the system has no thread to be one, what was left to the list
+    /// is done when somebody submits, if ever, or when the context is destroyed.
     ///
     /// # Costs
     ///

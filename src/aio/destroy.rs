@@ -193,7 +193,8 @@ impl<B: Backend> Drop for Context<B> {
         // Events nobody has read.
         let cleared = catch_unwind(AssertUnwindSafe(|| shared.clear()));
         // SAFETY: 1. ours, as `shared` says; no completion is left (the gate is open, and opening it was the last
-        // access of the last one), and no caller, since we are being dropped. 2. boxed by `Builder::build`, and cleared.
+        // access of the last one), and no caller, since we are being dropped. 2. boxed by `Builder::build`, and
+        // cleared.
         unsafe { Shared::forget(self.shared) };
         if let Err(panic) = hastened.and(waited).and(cleared)
             && !thread::panicking()

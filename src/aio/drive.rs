@@ -88,8 +88,8 @@ impl<B: Backend> Context<B> {
         }
     }
 
-    /// Drives the backend and helps the run list until no request is in flight or `deadline` has passed; returns whether
-    /// none is.
+    /// Drives the backend and helps the run list until no request is in flight or `deadline` has passed; returns
+    /// whether none is.
     pub(super) fn wait_finished(&self, deadline: Option<Instant>) -> bool {
         let shared = self.shared();
         let driven = is_driven(&self.backend);

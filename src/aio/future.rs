@@ -237,8 +237,8 @@ impl Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        // SAFETY: 1. ours, and this is our last use of it. 2. boxed by `Builder::build`. A future that had a request or an
-        // event there has taken it, and completers, who have references of `reqs`, are waited for by the context.
+        // SAFETY: 1. ours, and this is our last use of it. 2. boxed by `Builder::build`. A future that had a request or
+        // an event there has taken it, and completers, who have references of `reqs`, are waited for by the context.
         unsafe { Shared::forget(self.0) };
     }
 }

@@ -18,8 +18,8 @@ pub enum By {
     /// Whoever completes the request: within `submit`, within [`poll`](super::Backend::poll), on a thread of the
     /// backend, or whoever cancels.
     Completer,
-    /// The [run list](crate::runlist) of the context: whoever submits next, waits for events, or destroys, and if nobody
-    /// does, the list's worker. In a context [without](super::Builder::run_list) or that is being destroyed, the
+    /// The [run list](crate::runlist) of the context: whoever submits next, waits for events, or destroys, and if
+    /// nobody does, the list's worker. In a context [without](super::Builder::run_list) or that is being destroyed, the
     /// completer.
     RunList,
     /// Whoever is handed the event: the thread that reads it, the task that awaits it, or the layer whose request it

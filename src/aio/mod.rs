@@ -27,13 +27,13 @@
 //! | what goes down | the same request, perhaps with another buffer or offset meanwhile | others, one or several |
 //! | what is kept | a closure: a function, and a cookie, a word of which needs no memory | any type with the [`Done`] of its own, in which the completion above is embedded |
 //! | what it makes | another [`Outcome`], which the next one is told | the end of the request above, whenever it likes |
-//! | who does it | the completer, or who has the event: [`By`] | the completer |
+//! | who does it | the completer, the run list, or who has the event: [`By`] | the completer |
 //! | what it costs | some nanoseconds | some 100, and the memory of a context |
 //!
 //! The first is for what is done *to* a request: counting, checksums, encryption, another place in the file. The second
-//! is for what has to submit again: parts, copies on other devices, retries, reads before writes. Both promise the same:
-//! once the request is taken, what was asked for is called exactly once, whatever becomes of the request. A layer of the
-//! second form may use the first for the requests of its own.
+//! is for what has to submit again: parts, copies on other devices, retries, reads before writes. Both promise the
+//! same: once the request is taken, what was asked for is called exactly once, whatever becomes of the request. A layer
+//! of the second form may use the first for the requests of its own.
 //!
 //! # For tasks and loops
 //!

@@ -389,8 +389,8 @@ impl Shared {
         unsafe { if self.slot(tag).has_hooks() { self.call_hooks_by(tag, res, By::Reader) } else { res } }
     }
 
-    /// Calls the hooks whose turn has come for `by`, of a request with this result; returns what has come of it, and keeps
-    /// that.
+    /// Calls the hooks whose turn has come for `by`, of a request with this result; returns what has come of it, and
+    /// keeps that.
     ///
     /// # Safety
     ///

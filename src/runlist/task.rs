@@ -109,8 +109,8 @@ impl<T: Run> Task<T> {
     }
 
     /// As [`kick`](Self::kick), for what somebody awaits who does not say so by
-    /// [`help_on_reap`](super::RunList::help_on_reap), as one who sleeps in `epoll` or is a task of an executor: the worker
-    /// hurries.
+    /// [`help_on_reap`](super::RunList::help_on_reap), as one who sleeps in `epoll` or is a task of an executor: the
+    /// worker hurries.
     ///
     /// # Errors
     ///

@@ -70,8 +70,8 @@ impl Worker {
 }
 
 impl<T: Run> Shared<T> {
-    /// Has the worker look at tasks that are in the list: soon if that is said, or somebody waits. The caller has fenced
-    /// since.
+    /// Has the worker look at tasks that are in the list: soon if that is said, or somebody waits. The caller has
+    /// fenced since.
     #[inline]
     pub(super) fn arm(this: &Arc<Self>, soon: bool) {
         let LookedAt { armed, waiters } = &*this.worker.looked_at;

@@ -57,8 +57,8 @@ pub(crate) fn call_outside(code: impl FnOnce()) {
     }
 }
 
-/// Calls code that is not ours and whose panics end here: `None`. What was thrown may panic once more when it is dropped;
-/// what that throws is leaked.
+/// Calls code that is not ours and whose panics end here: `None`. What was thrown may panic once more when it is
+/// dropped; what that throws is leaked.
 #[inline(always)]
 pub(crate) fn caught<R>(code: impl FnOnce() -> R) -> Option<R> {
     catch_unwind(AssertUnwindSafe(code)).map_err(discard).ok()

@@ -63,8 +63,8 @@ fn cancel() {
     assert_eq!(event.request.user_data, if begun { 102 } else { 2 });
 }
 
-/// A request whose hook is left to the run list by another thread while `waits` needs it to end. Its worker comes only if
-/// somebody waits.
+/// A request whose hook is left to the run list by another thread while `waits` needs it to end. Its worker comes only
+/// if somebody waits.
 fn deferred(options: runlist::Builder, waits: impl FnOnce(&Context<Counts<Later>>)) {
     let held = Arc::new(Held::default());
     let list = options.worker_delay(Duration::ZERO, Duration::from_secs(3600));
