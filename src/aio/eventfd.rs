@@ -22,8 +22,7 @@ impl<B: Backend> Context<B> {
         let bell = Bell::new(&shared.wait)?;
         let driven =
             self.backend.descriptor().map(|descriptor| both(bell.as_fd(), descriptor)).transpose()?;
-        let waiting = shared.help_on_reap();
-        Ok(EventFd { shared, backend: &self.backend, bell, driven, rung: false, waiting })
+        Ok(EventFd { shared, backend: &self.backend, bell, driven, rung: false, waiting: None })
     }
 }
 
@@ -92,7 +91,7 @@ pub struct EventFd<'a> {
     driven: Option<OwnedFd>,
     /// Whether it was picked, and has left others to sleep for it, since it was armed.
     rung: bool,
-    /// Somebody sleeps elsewhere: what comes into the run list is soon looked at.
+    /// Once it was armed: what comes into the run list is soon looked at, since its owner sleeps elsewhere.
     waiting: Option<Waiting<'a, Deferred>>,
 }
 

@@ -119,7 +119,7 @@ impl<B: Backend> Context<B> {
                 break None;
             }
             let mut slept = false;
-            // What the run list has may be what we wait for.
+            // What the run list has may be what we wait for: done before we spin.
             if !shared.help() && !backoff.wait() {
                 // Until we have slept: what comes into the run list meanwhile is soon looked at.
                 let waiting = shared.help_on_reap();
