@@ -1,20 +1,15 @@
 //! One context: [`Slot`].
 
 use super::abi::{Errno, MOST_EVENTS};
-use super::{masked, memory};
+use super::below::Below;
 use crate::credits::{Credit, Credits};
 use crate::refcount::{DynamicRef, PerCpuRef, Put};
 use crate::ring::{AioRing, Event};
 use crate::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use crate::sync::time::{Duration, Instant, expired};
-use crate::sync::{Condvar, Mutex, hint, thread};
-use crate::wait::{EventCount, Outcome};
+use crate::sync::{Condvar, Mutex};
+use crate::wait::{EventCount, Key, Listen};
 use std::collections::VecDeque;
 use std::ptr::NonNull;
-
-/// For those who wait without a timeout: a deadline all the same, since the system goes on with a sleep that has none
-/// after a signal whose handler was installed with `SA_RESTART`, and this interface says `EINTR`.
-const FOR_EVER: Duration = Duration::from_secs(10 << 30);
 
 /// A place for a context, which is used again by the next one of its size: never freed, so that an old handle finds
 /// something that says that it is dead.
@@ -22,6 +17,8 @@ pub(super) struct Slot {
     /// One per call that is inside and per request not finished; the initial one belongs to the destroyer.
     users: DynamicRef,
     ring: AioRing,
+    /// The kernel's, for direct I/O.
+    pub(super) below: Below,
     /// One per request in flight or unread.
     credits: Credits,
     wait: EventCount,
@@ -66,10 +63,12 @@ impl Slot {
         let capacity = (bytes / 32 - 2) as u32;
         // SAFETY: 1. and 2. as asked; 3. a page has room for 126.
         let ring = unsafe { AioRing::in_memory(base, capacity) };
-        ring.write_header(id);
+        // SAFETY: 1. nobody else has it yet.
+        unsafe { ring.begin(id) };
         Self {
             users: PerCpuRef::dynamic(),
             ring,
+            below: Below::new(),
             credits: Credits::new(capacity),
             wait: EventCount::new(),
             done: Mutex::default(),
@@ -98,7 +97,14 @@ impl Slot {
 
     /// Begins anew, after [`destroy`](Self::destroy).
     pub(super) fn begin(&self) {
-        self.ring.write_header(self.id);
+        let mut done = self.done.lock();
+        // SAFETY: 1. all calls have left, and nobody is told of it yet.
+        unsafe { self.ring.begin(self.id) };
+        // Of events that the program's own indices have hidden.
+        let lost = done.published - done.returned + done.held.len() as u64;
+        *done = Done::default();
+        drop(done);
+        self.give_back(lost as u32);
         // Relaxed: who is told the handle is ordered after this by that.
         self.moved.store(0, Relaxed);
         // Only who has destroyed it does so, once.
@@ -154,13 +160,14 @@ impl Slot {
     }
 
     /// Waits until all requests are finished and all calls have left, and empties the ring.
-    pub(super) fn wait_left(&self) {
+    pub(super) fn wait_left(&'static self) {
         let mut left = self.left.lock();
         while !*left {
             left = self.all_left.wait_until(left, None);
         }
         *left = false;
         drop(left);
+        self.give_back(self.below.end(self));
         // Twice: first those in the ring, and then those that had no room there.
         for _ in 0..2 {
             while let Some(mut reader) = self.ring.try_reader()
@@ -194,9 +201,22 @@ impl Slot {
         let read = done.published.saturating_sub(self.ring.len().into());
         if let Some(n) = read.checked_sub(done.returned) {
             done.returned = read;
-            // SAFETY: taken for these events, by `into_raw`, and returned once.
-            drop(unsafe { self.credits.from_raw(n as u32) });
+            self.give_back(n as u32);
         }
+    }
+
+    /// Gives back the credits of `n` events that are read, or were never to come. Each had been taken by `into_raw`.
+    #[inline]
+    pub(super) fn give_back(&self, n: u32) {
+        if n > 0 {
+            // SAFETY: taken as asked, and returned once.
+            drop(unsafe { self.credits.from_raw(n) });
+        }
+    }
+
+    /// Publishes what had no room in the ring, if it has now.
+    pub(super) fn look_after_held(&self) {
+        self.publish_held(&mut self.done.lock());
     }
 
     fn publish_held(&self, done: &mut Done) {
@@ -223,90 +243,27 @@ impl Slot {
         self.wait.notify_after_rmw(|| self.ring.len());
     }
 
-    /// Copies up to `max` events to `out`.
-    #[inline]
-    fn read(&self, max: usize, out: *mut Event) -> Result<usize, Errno> {
-        let mut backoff = hint::Backoff::default();
-        let mut reader = loop {
-            match self.ring.try_reader() {
-                Some(reader) => break reader,
-                None if backoff.wait() => {}
-                None => thread::yield_now(),
-            }
-        };
-        let mut read = 0;
-        // Two runs at most: to the edge, and from the start.
-        for _ in 0..2 {
-            let run = reader.peek(max - read, |run| {
-                memory::write_each(out.wrapping_add(read), run.len(), |i| run[i].get()).map(|()| run.len())
-            });
-            match run {
-                Ok(0) => break,
-                Ok(n) => {
-                    reader.commit(n);
-                    read += n;
-                }
-                Err(error) if read == 0 => return Err(error),
-                Err(_) => break,
-            }
-        }
-        Ok(read)
+    pub(super) fn ring(&self) -> &AioRing {
+        &self.ring
     }
 
-    /// Copies at least `min` and up to `max` events to `out`, waiting until `deadline`, with the signal mask `mask` in
-    /// force while asleep.
-    ///
-    /// # Errors
-    ///
-    /// `EFAULT`; and where no event was there: `EINTR`, and `EINVAL` if the context was destroyed meanwhile.
-    pub(super) fn get_events(
-        &'static self,
-        min: usize,
-        max: usize,
-        out: *mut Event,
-        deadline: Option<Option<Instant>>,
-        mask: Option<&libc::sigset_t>,
-    ) -> Result<usize, Errno> {
-        let mut got = 0;
-        let mut backoff = hint::Backoff::default();
-        let mut interrupted = false;
-        loop {
-            match self.read(max - got, out.wrapping_add(got)) {
-                Ok(n) => got += n,
-                Err(error) if got == 0 => return Err(error),
-                Err(_) => return Ok(got),
-            }
-            let why_not = match () {
-                () if got >= min => return Ok(got),
-                () if self.is_dying() => Err(libc::EINVAL),
-                () if interrupted => Err(libc::EINTR),
-                () if deadline.is_none_or(expired) => Ok(0),
-                () if backoff.wait() => continue,
-                () => {
-                    // What had no room is not in sight of who looks.
-                    self.publish_held(&mut self.done.lock());
-                    // Never more than there can be before some are read.
-                    let wanted = (min - got).min(self.capacity() as usize / 2) as u32;
-                    interrupted = self.sleep(wanted, deadline.flatten(), mask) == Some(Outcome::Interrupted);
-                    continue;
-                }
-            };
-            return if got > 0 { Ok(got) } else { why_not };
-        }
+    /// Whether so many events are there, or there will be no more.
+    pub(super) fn has(&self, wanted: u32) -> bool {
+        self.ring.len() >= wanted || self.is_dying()
     }
 
-    fn sleep(
-        &'static self,
-        wanted: u32,
-        at: Option<Instant>,
-        mask: Option<&libc::sigset_t>,
-    ) -> Option<Outcome> {
-        let there = || self.ring.len() >= wanted || self.is_dying();
-        let at = at.unwrap_or_else(|| Instant::now() + FOR_EVER);
-        if let Some(mask) = mask {
-            return Some(masked::sleep(self, &self.wait, wanted, at, mask, there));
-        }
-        let key = self.wait.prepare_wait(wanted);
-        (!there()).then(|| key.wait(Some(at)))
+    /// As [`EventCount::prepare_wait`].
+    pub(super) fn prepare_wait(&self, wanted: u32) -> Key<'_> {
+        self.wait.prepare_wait(wanted)
+    }
+
+    /// As [`EventCount::listen`].
+    pub(super) fn listen(&self, wanted: u32) -> Listen<'_> {
+        self.wait.listen(wanted)
+    }
+
+    /// Has all sleepers look again.
+    pub(super) fn wake_all(&self) {
+        self.wait.notify_all();
     }
 }

@@ -82,12 +82,14 @@ pub(super) fn of(fd: i32) -> Result<Kind, Errno> {
 fn is_still(fd: i32, kind: Kind) -> bool {
     match kind {
         Kind::Cached => true,
+        // Otherwise a request would wait in the caller that does not have to.
+        Kind::Direct => flags(fd).is_ok_and(|flags| flags & libc::O_DIRECT != 0),
         Kind::Stream => {
             // SAFETY: moves nothing.
             let at = unsafe { libc::lseek(fd, 0, libc::SEEK_CUR) };
             at < 0 && errno() == libc::ESPIPE
         }
-        Kind::Direct | Kind::Special | Kind::Directory => false,
+        Kind::Special | Kind::Directory => false,
     }
 }
 
@@ -104,11 +106,9 @@ pub(super) fn forget(fd: i32) {
 /// `EBADF`.
 #[cold]
 pub(super) fn look(fd: i32) -> Result<Kind, Errno> {
-    let flags = flags(fd)?;
-    if flags & libc::O_DIRECT != 0 {
-        return Ok(Kind::Direct);
-    }
+    let direct = flags(fd)? & libc::O_DIRECT != 0;
     Ok(match stat(fd)?.st_mode & libc::S_IFMT {
+        libc::S_IFREG | libc::S_IFBLK if direct => Kind::Direct,
         libc::S_IFREG | libc::S_IFBLK => Kind::Cached,
         libc::S_IFDIR => Kind::Directory,
         // Devices may have offsets or not.
@@ -117,6 +117,12 @@ pub(super) fn look(fd: i32) -> Result<Kind, Errno> {
         0 => Kind::Special,
         _ => Kind::Stream,
     })
+}
+
+/// Whether it says by itself that nothing is there, rather than wait.
+#[cold]
+pub(super) fn is_nonblocking(fd: i32) -> bool {
+    flags(fd).is_ok_and(|flags| flags & libc::O_NONBLOCK != 0)
 }
 
 fn flags(fd: i32) -> Result<i32, Errno> {

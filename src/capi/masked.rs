@@ -7,12 +7,13 @@
 
 use super::abi::{Errno, check, errno};
 use super::context::Slot;
-use super::pool::{Descriptor, Op, Parts, Pool, Work, inode};
+use super::pool::{Pool, inode};
+use super::work::{Descriptor, Op, Parts, Work};
 use super::world::World;
 use crate::ring::Event;
 use crate::sync::time::{Duration, Instant};
 use crate::sync::{Arc, Mutex};
-use crate::wait::{EventCount, Outcome};
+use crate::wait::Outcome;
 use std::pin::pin;
 use std::task::{Context, Wake, Waker};
 
@@ -114,18 +115,17 @@ impl Wake for Bell {
 /// that there is no need to.
 pub(super) fn sleep(
     slot: &'static Slot,
-    wait: &EventCount,
     wanted: u32,
     at: Instant,
     mask: &libc::sigset_t,
     there: impl Fn() -> bool,
 ) -> Outcome {
     let Ok(bell) = Bell::take(slot) else {
-        return if there() { Outcome::Woken } else { poll(&mut [], at, MOMENT, mask) };
+        return if there() { Outcome::Woken } else { doze(at, mask) };
     };
     let waker = Waker::from(Arc::clone(&bell));
     let mut context = Context::from_waker(&waker);
-    let mut listen = pin!(wait.listen(wanted));
+    let mut listen = pin!(slot.listen(wanted));
     let mut heard = [libc::pollfd { fd: bell.ends[0], events: libc::POLLIN, revents: 0 }];
     let outcome = match listen.as_mut().poll(&mut context).is_ready() || there() {
         true => Outcome::Woken,
@@ -135,6 +135,11 @@ pub(super) fn sleep(
     let _ = listen.as_mut().poll(&mut context);
     World::get().bells.lock().push(bell);
     outcome
+}
+
+/// Sleeps for a moment with that mask, for those whom nobody can wake.
+pub(super) fn doze(at: Instant, mask: &libc::sigset_t) -> Outcome {
+    poll(&mut [], at, MOMENT, mask)
 }
 
 fn poll(fds: &mut [libc::pollfd], at: Instant, most: Duration, mask: &libc::sigset_t) -> Outcome {

@@ -29,11 +29,29 @@
 //! | write without `O_DIRECT`; to pipes and sockets, in order | the caller, as in the kernel |
 //! | poll of what is ready | the caller |
 //! | any other poll | one thread for all |
+//! | direct read and write, without an eventfd | the kernel's own AIO |
 //! | everything else | a pool of threads |
 //!
 //! Threads are started when the first request needs one, and their descriptors are a table of their own. Requests
 //! keep their files open by being sent there, so that the caller may close its descriptor, and closing it here gives
 //! up no `fcntl` lock.
+//!
+//! # Direct I/O
+//!
+//! At its first direct request a context gets one of the kernel's AIO below it, of the same size, until it is
+//! destroyed. Requests that follow each other go there by one system call, as the program laid them out, and what the
+//! kernel answers is the answer. Who calls [`ioctx_io_getevents`] sleeps in the kernel's and gets events straight from
+//! there: a request costs the system calls that it costs without us, and one that asks whether the file is still
+//! direct.
+//!
+//! Programs that read the ring in place see the kernel's events as well, since a thread brings them there: that notices
+//! within some milliseconds that nobody calls, 64 if somebody did before, and from then on waits for each event. It
+//! ends when somebody calls again. Reading in place costs a wake-up of that thread for each event, therefore, or for
+//! some of them; calling is faster.
+//!
+//! The kernel's contexts count against `fs.aio-max-nr`, by half the room that there is in ours. Where the kernel gives
+//! none, the pool does all; what the kernel's context has no room for, the pool does, too. An eventfd has to be
+//! signalled when the event is in our ring, and not when it is in the kernel's: so the pool does these.
 //!
 //! # Errors
 //!
@@ -78,15 +96,22 @@
 //! Source: libaio 0.3.113, its manual pages and its tests; `fs/aio.c`.
 
 mod abi;
+mod below;
 mod context;
+mod kernel;
 mod kind;
 mod list;
 mod masked;
 mod memory;
+mod place;
 mod poll;
 mod pool;
+mod reap;
 mod region;
+mod request;
 mod submit;
+mod watch;
+mod work;
 mod world;
 
 pub use abi::{FLAG_IOPRIO, FLAG_RESFD, Iocb, command};

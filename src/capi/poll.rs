@@ -2,7 +2,8 @@
 
 use super::abi::{Errno, check};
 use super::context::Slot;
-use super::pool::{Descriptor, Op, Pool, Work, signal};
+use super::pool::Pool;
+use super::work::{Descriptor, Op, Work, signal};
 use crate::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use crate::sync::{Arc, Mutex};
 use std::ptr;

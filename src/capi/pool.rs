@@ -11,11 +11,12 @@
 
 use super::abi::{Errno, check, errno};
 use super::context::Slot;
-use super::masked::Bell;
-use super::poll::{Polls, Waiting};
+use super::poll::Polls;
+use super::watch::Watch;
+use super::work::{Descriptor, Op, Parts, Work};
 use crate::ring::Event;
+use crate::sync::Mutex;
 use crate::sync::thread::Builder;
-use crate::sync::{Arc, Mutex};
 use std::cell::Cell;
 use std::mem::MaybeUninit;
 use std::ptr;
@@ -27,101 +28,6 @@ const IDLE: usize = 32;
 /// Enough for system calls.
 const STACK: usize = 128 << 10;
 
-/// What is done with a descriptor.
-pub(super) enum Op {
-    Read,
-    Write,
-    Fsync,
-    Fdatasync,
-    Poll(Arc<Waiting>),
-    /// Nothing: has the poller look at what was cancelled.
-    Look,
-    /// Nothing: comes to the pool to be rung there.
-    Bell(Arc<Bell>),
-}
-
-/// A request on its way through the pool. Its context stays until [`finish`](Self::finish).
-pub(super) struct Work {
-    pub(super) slot: &'static Slot,
-    /// With everything but the result.
-    pub(super) event: Event,
-    pub(super) op: Op,
-    pub(super) parts: Parts,
-    pub(super) offset: i64,
-    pub(super) flags: i32,
-    /// 0 is the process's own.
-    pub(super) priority: i16,
-}
-
-/// Where to read to or write from.
-pub(super) enum Parts {
-    One([libc::iovec; 1]),
-    Many(Vec<libc::iovec>),
-}
-
-// SAFETY: addresses, which only the kernel follows.
-unsafe impl Send for Parts {}
-// SAFETY: as above.
-unsafe impl Sync for Parts {}
-
-impl Parts {
-    pub(super) fn as_slice(&self) -> &[libc::iovec] {
-        match self {
-            Self::One(one) => one,
-            Self::Many(many) => many,
-        }
-    }
-}
-
-impl Work {
-    /// Publishes the event, signals the eventfd, and lets the context go.
-    pub(super) fn finish(self, result: i64, eventfd: Option<Descriptor>) {
-        self.slot.publish(&[Event { res: result, ..self.event }]);
-        if let Some(Descriptor(fd)) = eventfd {
-            signal(fd);
-        }
-        self.slot.leave();
-    }
-
-    pub(super) fn run(&self, fd: i32) -> i64 {
-        let (parts, n) = (self.parts.as_slice().as_ptr(), self.parts.as_slice().len() as i32);
-        loop {
-            // SAFETY: the kernel checks descriptors and addresses; the latter are the caller's until its event is
-            // there.
-            let done = unsafe {
-                match self.op {
-                    Op::Read => libc::preadv2(fd, parts, n, self.offset, self.flags),
-                    Op::Write => libc::pwritev2(fd, parts, n, self.offset, self.flags),
-                    Op::Fsync => libc::fsync(fd) as isize,
-                    Op::Fdatasync => libc::fdatasync(fd) as isize,
-                    Op::Poll(_) | Op::Look | Op::Bell(_) => return 0,
-                }
-            };
-            match check(done) {
-                Ok(n) => return n as i64,
-                Err(libc::EINTR) => {}
-                Err(error) => return -i64::from(error),
-            }
-        }
-    }
-}
-
-/// Signals an eventfd.
-pub(super) fn signal(fd: i32) {
-    // SAFETY: eight bytes of ours. If it is not one, or full, there is nobody to tell.
-    unsafe { libc::write(fd, ptr::from_ref(&1_u64).cast(), 8) };
-}
-
-/// A descriptor of the pool's table.
-pub(super) struct Descriptor(pub(super) i32);
-
-impl Drop for Descriptor {
-    fn drop(&mut self) {
-        // SAFETY: the pool's own.
-        unsafe { libc::close(self.0) };
-    }
-}
-
 /// See the [module](self). Never freed: its threads may be anywhere.
 pub(super) struct Pool {
     /// The end that messages are sent to, in the program's table, and which socket that is: a program that closes
@@ -132,11 +38,17 @@ pub(super) struct Pool {
     from: i32,
     workers: Mutex<Workers>,
     polls: Polls,
+    watch: Watch,
 }
 
 thread_local! {
     /// Whose thread this is.
     static HERE: Cell<Option<&'static Pool>> = const { Cell::new(None) };
+}
+
+/// Whether this is a thread of a pool, and has its table.
+pub(super) fn is_in_pool() -> bool {
+    HERE.get().is_some()
 }
 
 #[derive(Default)]
@@ -196,10 +108,28 @@ impl Pool {
         }
         let polls = Polls::new()?;
         let workers = Mutex::new(Workers { all: 1, idle: 0 });
-        let pool: &'static Self = Box::leak(Box::new(Self { to, inode, from: kept as i32, workers, polls }));
-        Builder::new().stack_size(STACK).spawn(|| pool.poll()).map_err(|_| libc::EAGAIN)?;
-        Builder::new().stack_size(STACK).spawn(|| pool.work()).map_err(|_| libc::EAGAIN)?;
+        let (from, watch) = (kept as i32, Watch::new());
+        let pool: &'static Self = Box::leak(Box::new(Self { to, inode, from, workers, polls, watch }));
+        pool.spawn(|pool| pool.polls.run())?;
+        pool.spawn(|pool| pool.watch.run(pool))?;
+        pool.spawn(Self::work)?;
         Ok(pool)
+    }
+
+    /// Starts a thread of the pool's. By one of those, or it would have another table.
+    ///
+    /// # Errors
+    ///
+    /// `EAGAIN`.
+    pub(super) fn spawn(
+        &'static self,
+        life: impl FnOnce(&'static Self) + Send + 'static,
+    ) -> Result<(), Errno> {
+        let life = move || {
+            HERE.set(Some(self));
+            life(self);
+        };
+        Builder::new().stack_size(STACK).spawn(life).map(drop).map_err(|_| libc::EAGAIN)
     }
 
     /// Whether this is one of its threads.
@@ -214,6 +144,10 @@ impl Pool {
 
     pub(super) fn polls(&self) -> &Polls {
         &self.polls
+    }
+
+    pub(super) fn watch(&self) -> &Watch {
+        &self.watch
     }
 
     /// Hands `work` over, to be done with `fd`, and then `eventfd` signalled.
@@ -277,14 +211,8 @@ impl Pool {
         }
     }
 
-    fn poll(&'static self) {
-        HERE.set(Some(self));
-        self.polls.run();
-    }
-
     /// A worker's life.
     fn work(&'static self) {
-        HERE.set(Some(self));
         let mut priority = 0;
         loop {
             {
@@ -304,7 +232,7 @@ impl Pool {
                 another
             };
             let Some((work, fds)) = received else { return };
-            if another && Builder::new().stack_size(STACK).spawn(|| self.work()).is_err() {
+            if another && self.spawn(Self::work).is_err() {
                 self.workers.lock().all -= 1;
             }
             self.carry_out(*work, fds, &mut priority);

@@ -91,7 +91,7 @@ impl AioPage {
         }
     }
 
-    /// In memory of somebody else's, with all in it as [`write_header`](Self::write_header) leaves it.
+    /// In memory of somebody else's, with all in it as [`begin`](Self::begin) leaves it.
     ///
     /// # Safety
     ///
@@ -108,14 +108,21 @@ impl AioPage {
         }
     }
 
-    /// Writes what is constant in the header, whatever others have made of it.
+    /// Writes the header of an empty ring, whatever others have made of it.
+    ///
+    /// # Safety
+    ///
+    /// 1. Nobody else publishes or reads meanwhile, but for others in their own way.
     #[cfg(ioctx_capi)]
-    pub(super) fn write_header(&self, id: u32) {
-        let constant =
-            [(0, id), (word::NR, self.indices.nr), (word::MAGIC, MAGIC), (5, 1), (word::INCOMPATIBLE, 0)];
-        for (place, value) in constant.into_iter().chain([(word::HEADER_LENGTH, HEADER_LENGTH)]) {
-            // Relaxed: whoever is told the address is ordered after this by that.
-            self.page.words()[place].store(value, crate::sync::atomic::Ordering::Relaxed);
+    pub(super) unsafe fn begin(&self, id: u32) {
+        use crate::sync::atomic::Ordering::Relaxed;
+        // Relaxed, all: whoever is told the address is ordered after this by that.
+        let tail = self.publisher.tail.load(Relaxed);
+        // SAFETY: the tail is ours, by 1.
+        self.publisher.head.with_mut(|head| unsafe { *head = tail });
+        let header = [id, self.indices.nr, tail, tail, MAGIC, 1, 0, HEADER_LENGTH];
+        for (word, value) in self.page.words().iter().zip(header) {
+            word.store(value, Relaxed);
         }
     }
 

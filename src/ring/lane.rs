@@ -141,10 +141,15 @@ impl AioRing {
         Self { layout: unsafe { AioPage::at(base, capacity) } }
     }
 
-    /// Writes what is constant in the header, with this `id`, whatever others have made of it.
+    /// Writes the header of an empty ring, with this `id`, whatever others have made of it.
+    ///
+    /// # Safety
+    ///
+    /// 1. Nobody else publishes or reads meanwhile, but for others in their own way.
     #[cfg(ioctx_capi)]
-    pub(crate) fn write_header(&self, id: u32) {
-        self.layout.write_header(id);
+    pub(crate) unsafe fn begin(&self, id: u32) {
+        // SAFETY: 1. as asked.
+        unsafe { self.layout.begin(id) };
     }
 
     /// The address of the header, aligned to a page. It stays until the ring is dropped. Under loom it is

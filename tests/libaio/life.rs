@@ -3,7 +3,7 @@
 use super::api::*;
 use ioctx::capi::{FLAG_RESFD, Handle, Iocb, command};
 use ioctx::ring::Event;
-use std::ffi::c_long;
+use std::ffi::{c_int, c_long};
 use std::fs::File;
 use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -15,7 +15,7 @@ const PAGE: usize = 4096;
 const ZERO: libc::timespec = libc::timespec { tv_sec: 0, tv_nsec: 0 };
 
 /// A pipe with nothing in it.
-fn pipe() -> (PipeReader, PipeWriter) {
+pub fn pipe() -> (PipeReader, PipeWriter) {
     std::io::pipe().unwrap()
 }
 
@@ -38,7 +38,7 @@ fn indices<'a>(context: Handle) -> (&'a AtomicU32, &'a AtomicU32, u32) {
 }
 
 /// Takes an event out of the ring as fio does, without a call.
-fn take(context: Handle) -> Option<Event> {
+pub fn take(context: Handle) -> Option<Event> {
     let (head, tail, nr) = indices(context);
     let at = head.load(Ordering::Relaxed);
     if at == tail.load(Ordering::Acquire) {
@@ -123,11 +123,36 @@ fn whatever_is_written_to_the_ring_harms_nobody() {
         assert!((0..=200).contains(&got), "{got}");
     }
     assert_eq!(Ours::destroy(context), 0);
-    // The next one in its place is as good as new.
-    let context = super::api::context::<Ours>(8);
-    assert_eq!(submit_one::<Ours>(context, &mut nothing), 1);
-    assert_eq!(reap::<Ours>(context, 1).unwrap().len(), 1);
-    assert_eq!(Ours::destroy(context), 0);
+}
+
+#[test]
+fn the_next_in_the_place_of_a_ring_that_others_wrote_to_is_as_good_as_new() {
+    // A size of its own: nobody else comes to have its place.
+    const EVENTS: c_int = 1000;
+    let mut nothing = request(command::NOOP, -1, 1);
+    let mut before: Handle = ptr::null_mut();
+    for (head, tail) in
+        [(0, 3), (3, 0), (1, 1), (2, 2), (9, 2), (4, 4), (5, 900), (u32::MAX, 7), (8, u32::MAX)]
+    {
+        let context = context::<Ours>(EVENTS);
+        assert!(before.is_null() || before == context, "the same place");
+        before = context;
+        for data in 0..2 {
+            nothing.data = data;
+            assert_eq!(submit_one::<Ours>(context, &mut nothing), 1);
+            assert_eq!(reap::<Ours>(context, 1).unwrap()[0].data, data);
+        }
+        // All of it is there, too.
+        let (_, _, nr) = indices(context);
+        let all = vec![&raw mut nothing; nr as usize];
+        assert_eq!(Ours::submit(context, all.len() as c_long, all.as_ptr()), c_long::from(nr) - 1);
+        // SAFETY: words of the header.
+        unsafe {
+            (*context.cast::<AtomicU32>().add(2)).store(head, Ordering::Relaxed);
+            (*context.cast::<AtomicU32>().add(3)).store(tail, Ordering::Relaxed);
+        }
+        assert_eq!(Ours::destroy(context), 0);
+    }
 }
 
 #[test]
@@ -207,6 +232,29 @@ fn a_request_keeps_its_file_and_eventfd_though_their_descriptors_are_closed() {
     assert_eq!(u64::from_ne_bytes(count), 1);
     assert_eq!(take(context).unwrap().res, 3);
     assert_eq!(&buf, b"abc");
+    assert_eq!(Ours::destroy(context), 0);
+}
+
+#[test]
+fn a_number_that_was_a_pipe_s_is_read_at_its_offset_when_it_is_a_file_s() {
+    let context = context::<Ours>(8);
+    let data = file(b"0123456789");
+    let (reader, mut writer) = pipe();
+    let number = reader.as_raw_fd();
+    for _ in 0..3 {
+        let mut buf = [0; 2];
+        writer.write_all(b"xx").unwrap();
+        let mut read = transfer(command::PREAD, number, &mut buf, 0);
+        assert_eq!(submit_one::<Ours>(context, &mut read), 1);
+        assert_eq!(reap::<Ours>(context, 1).unwrap()[0].res, 2);
+    }
+    // SAFETY: a number of our own, whose pipe is closed by that.
+    assert_eq!(unsafe { libc::dup2(data.as_raw_fd(), number) }, number);
+    let mut buf = [0; 2];
+    let mut read = transfer(command::PREAD, number, &mut buf, 3);
+    assert_eq!(submit_one::<Ours>(context, &mut read), 1);
+    assert_eq!(reap::<Ours>(context, 1).unwrap()[0].res, 2);
+    assert_eq!(&buf, b"34");
     assert_eq!(Ours::destroy(context), 0);
 }
 

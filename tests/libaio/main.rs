@@ -3,6 +3,7 @@
 
 mod api;
 mod differential;
+mod direct;
 mod life;
 mod masks;
 mod memory;
