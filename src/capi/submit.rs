@@ -79,10 +79,10 @@ pub(super) fn submit(
 ) -> Result<usize, Errno> {
     let slot = entered.0;
     let n = n.min(slot.capacity() as usize);
-    let due =
+    let mut due =
         Due { slot, events: [const { MaybeUninit::uninit() }; TOGETHER], eventfds: [0; TOGETHER], n: 0 };
-    let list = List::new(requests, n);
-    let mut call = Call { world, slot, requests, list, n, due, room: None, down: true };
+    let mut list = List::new(requests, n);
+    let mut call = Call { world, slot, requests, list: &mut list, n, due: &mut due, room: None, down: true };
     let mut i = 0;
     while i < n {
         match call.submit_some(i) {
@@ -95,20 +95,21 @@ pub(super) fn submit(
 }
 
 /// One `io_submit`.
-struct Call {
+struct Call<'a> {
     world: &'static World,
     slot: &'static Slot,
     requests: *const *mut Iocb,
-    list: List,
+    /// Not moved, nor is the next: they are large.
+    list: &'a mut List,
     n: usize,
-    due: Due<'static>,
+    due: &'a mut Due<'static>,
     /// For some of the next.
     room: Option<Credit<'static>>,
     /// Whether the next may be passed down.
     down: bool,
 }
 
-impl Call {
+impl Call<'_> {
     /// Submits the `i`th, and as many of the next as go the same way; returns how many. None if it has to be tried once
     /// more.
     ///
