@@ -39,7 +39,7 @@
 //!
 //! A request can be a future, [`Context::start`], and the events a stream, [`Context::events`], under any executor and
 //! driven by whoever completes; `Context::eventfd` (on Linux) is for loops that sleep in `epoll`. None of them needs a
-//! thread of its own.
+//! thread of its own, but where the backend has none and nobody waits for events: there a [`Driver`] is one.
 //!
 //! # What is said
 //!
@@ -101,6 +101,7 @@ mod deferred;
 mod delivery;
 mod destroy;
 mod drive;
+mod driver;
 mod error;
 #[cfg(ioctx_linux)]
 mod eventfd;
@@ -132,6 +133,7 @@ pub use completion::{Completion, Finished};
 pub use context::{Context, MAX_CAPACITY, MAX_LANES};
 pub use custom::{Custom, Operation};
 pub use destroy::Destroying;
+pub use driver::Driver;
 pub use error::{
     Argument, BatchError, CancelError, CreateError, DestroyError, GetEventsError, InFlight, Reason,
     SubmitError,

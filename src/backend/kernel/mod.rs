@@ -38,7 +38,8 @@ const CHUNK: usize = 64;
 /// when there are 128, or by whoever waits for events. There is no thread behind them: whoever is in
 /// [`get_events`](crate::Context::get_events), or destroys, harvests, and sleeps until there is something. So an event
 /// is there only once somebody looks for it; one who watches descriptors watches [this one](Backend::descriptor), and
-/// calls `get_events`. It stays readable until a call has found nothing.
+/// calls `get_events`. It stays readable until a call has found nothing. For futures that others execute there is
+/// [`Driver`](crate::aio::Driver).
 ///
 /// The kernel's AIO waits in the system call wherever an operation is not asynchronous. What goes where, therefore:
 ///

@@ -55,7 +55,8 @@ type Ends = [Option<Arc<Seat>>; 2];
 /// Submitting takes a few locks, of the file and the list, for some instructions, and makes calls that do not wait.
 /// Somebody has to look for events: whoever is in [`get_events`](crate::Context::get_events), or destroys. One who
 /// watches descriptors watches [this one](Backend::descriptor) or [an eventfd](crate::Context::eventfd), and calls
-/// `get_events`; so does an executor of [futures](crate::Context::start), as with `Uring`.
+/// `get_events`; so does an executor of [futures](crate::Context::start), as with `Uring`, or a
+/// [`Driver`](crate::aio::Driver) for it.
 ///
 /// # Costs
 ///

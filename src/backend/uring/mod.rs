@@ -35,7 +35,8 @@ use std::{fmt, io};
 /// [`get_events`](crate::Context::get_events), or destroys, harvests the completions of all rings, and sleeps until
 /// there are some in any. So an event is there only once somebody looks for it; one who watches descriptors watches
 /// [this one](Backend::descriptor), and calls `get_events`. So does an executor of [futures](crate::Context::start),
-/// with 0 for `max`: `examples/async_uring.rs` has one.
+/// with 0 for `max`: `examples/async_uring.rs` has one. For executors that cannot there is
+/// [`Driver`](crate::aio::Driver).
 ///
 /// A no-op is done by its submitter, and so is a read whose data is in the page cache, and a poll of what is ready, see
 /// [`inline_cached`](Self::inline_cached). What the kernel does not know, and custom operations, go to a small pool of
