@@ -13,10 +13,10 @@ use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
-use std::task::{Poll, Wake, Waker};
+use std::task::{Wake, Waker};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
-use support::never_hang;
+use support::{executor::block_on, never_hang};
 
 /// Tells on which thread it was called, and panics if it is to.
 struct Told(Mutex<Sender<ThreadId>>, bool);
@@ -33,18 +33,6 @@ impl Wake for Told {
 fn waker(panics: bool) -> (Waker, Receiver<ThreadId>) {
     let (sender, told) = channel();
     (Arc::new(Told(Mutex::new(sender), panics)).into(), told)
-}
-
-/// Awaits a future without ever looking for events.
-fn block_on<F: Future>(future: F) -> F::Output {
-    let (waker, told) = waker(false);
-    let mut future = pin!(future);
-    loop {
-        match future.as_mut().poll(&mut std::task::Context::from_waker(&waker)) {
-            Poll::Ready(output) => return output,
-            Poll::Pending => _ = told.recv().unwrap(),
-        }
-    }
 }
 
 fn pipe() -> (File, PipeWriter) {

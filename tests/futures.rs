@@ -1,5 +1,7 @@
 //! Requests as futures: each event comes to its future, whoever polls, drops, cancels or destroys meanwhile.
 
+mod support;
+
 use ioctx::aio::{
     Backend, CancelError, Cancellable, Completion, Context, Event, EventStream, GetEventsError, Reason,
     Request, Started, Submitted,
@@ -8,12 +10,13 @@ use ioctx::backend::{Null, Threads};
 use std::cell::Cell;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Poll, Wake, Waker};
-use std::thread::{self, Thread};
+use std::thread;
 use std::time::{Duration, Instant};
+use support::executor::block_on;
 
 fn nop(user_data: u64) -> Request {
     Request::nop().with_user_data(user_data)
@@ -36,25 +39,6 @@ impl Wake for Counter {
 fn counter() -> (Arc<Counter>, Waker) {
     let counter = Arc::<Counter>::default();
     (Arc::clone(&counter), counter.into())
-}
-
-struct Unpark(Thread);
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
-    }
-}
-
-fn block_on<F: Future>(future: F) -> F::Output {
-    let waker = Waker::from(Arc::new(Unpark(thread::current())));
-    let mut future = pin!(future);
-    loop {
-        match future.as_mut().poll(&mut std::task::Context::from_waker(&waker)) {
-            Poll::Ready(output) => return output,
-            Poll::Pending => thread::park(),
-        }
-    }
 }
 
 fn poll(started: &mut Started, waker: &Waker) -> Option<Event> {

@@ -2,17 +2,18 @@
 //! in vain.
 
 use crate::hooks::{Calls, Noted, elsewhere};
+use crate::support::{executor::block_on, never_hang};
 use crate::transparent::Transparent;
-use crate::{Held, code, one, support::never_hang};
+use crate::{Held, code, one};
 use ioctx::aio::{Backend, Builder, By, Completion, Context, Request, Submitted};
 use ioctx::backend::Null;
 use ioctx::runlist;
 use rustix::event::{PollFd, PollFlags, poll};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
-use std::task::{Poll, Wake, Waker};
-use std::thread::{self, Thread, ThreadId};
+use std::task::{Wake, Waker};
+use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 /// Longer than any test takes.
@@ -41,26 +42,6 @@ fn threads(calls: &Calls) -> Vec<ThreadId> {
 
 fn me() -> ThreadId {
     thread::current().id()
-}
-
-struct Unpark(Thread);
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
-    }
-}
-
-/// A foreign executor: it knows nothing of contexts, and sleeps.
-fn block_on<F: Future>(future: F) -> F::Output {
-    let waker = Waker::from(Arc::new(Unpark(thread::current())));
-    let mut future = pin!(future);
-    loop {
-        match future.as_mut().poll(&mut std::task::Context::from_waker(&waker)) {
-            Poll::Ready(output) => return output,
-            Poll::Pending => thread::park(),
-        }
-    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 #[cfg(ioctx_linux)]
 pub mod driven;
+pub mod executor;
 #[cfg(unix)]
 pub mod hostile;
 #[cfg(target_os = "linux")]

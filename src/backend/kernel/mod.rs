@@ -73,8 +73,8 @@ const CHUNK: usize = 64;
 ///
 /// # Costs
 ///
-/// A descriptor, 64 bytes in the kernel for each of `capacity`, and 128 here. A request is some 250 ns and a system call,
-/// of which a batch shares one, and as much again for a file that is not shared, which has to be asked what kind it is. A
+/// A descriptor, 64 bytes in the kernel for each of `capacity`, and 128 here. A request is some 400 ns and a system call,
+/// of which a batch shares one, and 500 ns more for a file that is not shared, which has to be asked what kind it is. A
 /// completion signals a descriptor, some 60 ns, since nobody can tell the kernel afterwards that somebody sleeps; a
 /// harvest that finds nothing reads that, one system call for all. Each thread that sleeps in `get_events` is woken by each completion,
 /// even if it waits for many, and makes a descriptor for its sleep. Cancelling looks through the whole capacity.
