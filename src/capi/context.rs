@@ -140,7 +140,7 @@ impl Slot {
 
     /// Whether a header that somebody shows is that of this ring.
     pub(super) fn has_header(&self, header: [u32; 8]) -> bool {
-        header[1..] == [self.ring.capacity() + 1, header[2], header[3], 0xa10a_10a1, 1, 0, 32]
+        header == [self.id, self.ring.capacity() + 1, header[2], header[3], 0xa10a_10a1, 1, 0, 32]
     }
 
     /// How many requests can be in flight or unread.

@@ -109,6 +109,16 @@ unsafe fn copy(way: Way, own: *mut u8, theirs: &[libc::iovec]) -> usize {
         }
         return done;
     }
+    // SAFETY: 1. handed on, twice.
+    unsafe { copy_by_kernel(way, own, theirs).unwrap_or_else(|| copy_shown(way, own, theirs)) }
+}
+
+/// As [`copy`], by the kernel; `None` where that is not allowed, or not known.
+///
+/// # Safety
+///
+/// 1. As there.
+unsafe fn copy_by_kernel(way: Way, own: *mut u8, theirs: &[libc::iovec]) -> Option<usize> {
     let forks = process::forks();
     let pid = match SELF.get() {
         (then, pid) if pid != 0 && then == forks => pid,
@@ -116,7 +126,7 @@ unsafe fn copy(way: Way, own: *mut u8, theirs: &[libc::iovec]) -> usize {
         _ => unsafe { libc::getpid() },
     };
     SELF.set((forks, pid));
-    let local = libc::iovec { iov_base: own.cast(), iov_len: len };
+    let local = libc::iovec { iov_base: own.cast(), iov_len: theirs.iter().map(|part| part.iov_len).sum() };
     let (theirs_ptr, n) = (theirs.as_ptr(), theirs.len() as u64);
     // SAFETY: 1. as asked, for `local`; the kernel checks the others.
     let done = unsafe {
@@ -126,11 +136,9 @@ unsafe fn copy(way: Way, own: *mut u8, theirs: &[libc::iovec]) -> usize {
         }
     };
     match check(done) {
-        Ok(n) => n,
-        // Not allowed here, or not known.
-        // SAFETY: 1. handed on.
-        Err(libc::EPERM | libc::ENOSYS) => unsafe { copy_shown(way, own, theirs) },
-        Err(_) => 0,
+        Ok(n) => Some(n),
+        Err(libc::EPERM | libc::ENOSYS) => None,
+        Err(_) => Some(0),
     }
 }
 
@@ -213,6 +221,17 @@ pub(super) fn read<T: Copy>(from: *const T) -> Result<T, Errno> {
             let mut value = [MaybeUninit::uninit()];
             gather(&[place(from, 1)], &mut value).first().copied().ok_or(libc::EFAULT)
         }
+    }
+}
+
+/// A copy of what is at `from`, where it may well be that there is nothing, or that it goes while this is called.
+pub(super) fn peek<T: Copy>(from: *const T) -> Option<T> {
+    let mut value = MaybeUninit::<T>::uninit();
+    // SAFETY: 1. as large as a `T`.
+    match unsafe { copy_by_kernel(Way::In, value.as_mut_ptr().cast(), &[place(from, 1)]) } {
+        // SAFETY: written, whatever the numbers are that `T` is made of.
+        Some(n) => (n == size_of::<T>()).then(|| unsafe { value.assume_init() }),
+        None => read(from).ok(),
     }
 }
 

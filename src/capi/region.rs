@@ -9,6 +9,7 @@
 
 use super::abi::{Errno, errno};
 use super::context::Slot;
+use super::memory;
 use crate::sync::OnceLock;
 use std::ptr::{self, NonNull};
 
@@ -121,11 +122,9 @@ impl Region {
         Ok(self.slots[place].get_or_init(|| Box::new(unsafe { Slot::new(base, self.stride, id) })))
     }
 
-    /// Whether the program still has the ring of that place where it was.
-    pub(super) fn is_intact(&self, place: usize) -> bool {
-        let address = ptr::without_provenance_mut::<libc::c_void>(self.address(place));
-        let mut first = 0;
-        // SAFETY: a byte for the one page; the kernel checks the address.
-        unsafe { libc::mincore(address, PAGE, &mut first) == 0 }
+    /// Whether the program still has the ring of that place, `slot`'s, where it was. It may have something else there.
+    pub(super) fn has_ring(&self, slot: &Slot, place: usize) -> bool {
+        let header = memory::peek(ptr::with_exposed_provenance(self.address(place)));
+        header.is_some_and(|header| slot.has_header(header))
     }
 }

@@ -108,13 +108,13 @@ impl World {
     /// was.
     #[cold]
     fn find_moved(&'static self, handle: usize) -> Option<&'static Slot> {
-        let header: [u32; 8] = memory::read(ptr::with_exposed_provenance(handle)).ok()?;
+        let header: [u32; 8] = memory::peek(ptr::with_exposed_provenance(handle))?;
         let (region, place) = Self::place_of(header[0]);
         let region = self.regions.get(region)?.get()?;
         let slot = region.get(place).filter(|slot| slot.has_header(header))?;
         // Relaxed twice: the number is all there is to it.
         if slot.moved.load(Relaxed) != handle {
-            if region.is_intact(place) {
+            if region.has_ring(slot, place) {
                 return None;
             }
             slot.moved.store(handle, Relaxed);
@@ -187,7 +187,7 @@ impl World {
         if moved != 0 {
             // SAFETY: the ring's, which the kernel would unmap as well.
             unsafe { libc::munmap(ptr::without_provenance_mut(moved), region.stride()) };
-        } else if region.is_intact(place) {
+        } else if region.has_ring(slot, place) {
             let mut spare = self.spare.lock();
             match spare.used.iter_mut().find(|(of, _)| *of == region.stride()) {
                 Some((_, used)) => used.push(id),

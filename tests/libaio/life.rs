@@ -155,6 +155,33 @@ fn the_next_in_the_place_of_a_ring_that_others_wrote_to_is_as_good_as_new() {
     }
 }
 
+/// Has something at `address`, where the program has unmapped what was there.
+fn occupy(address: Handle) {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE;
+    // SAFETY: takes nobody's memory away. Where another thread was faster, something is there as well.
+    unsafe { libc::mmap(address, PAGE, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
+}
+
+#[test]
+fn no_context_has_the_place_of_a_ring_that_was_unmapped() {
+    // A size of its own: nobody else comes to have its place.
+    const EVENTS: c_int = 300;
+    for occupied in [false, true] {
+        let context = context::<Ours>(EVENTS);
+        // SAFETY: of a ring that nobody uses.
+        assert_eq!(unsafe { libc::munmap(context, 4 * PAGE) }, 0);
+        if occupied {
+            occupy(context);
+        }
+        assert_eq!(Ours::destroy(context), 0);
+        let next = self::context::<Ours>(EVENTS);
+        assert_ne!(next, context);
+        assert_eq!(submit_one::<Ours>(next, &mut request(command::NOOP, -1, 5)), 1);
+        assert_eq!(take(next).unwrap().data, 5);
+        assert_eq!(Ours::destroy(next), 0);
+    }
+}
+
 #[test]
 fn a_ring_that_was_moved_is_found_and_its_old_address_is_not() {
     let old = context::<Ours>(8);
@@ -165,6 +192,7 @@ fn a_ring_that_was_moved_is_found_and_its_old_address_is_not() {
         })
     };
     assert!(new != libc::MAP_FAILED && new != old);
+    occupy(old);
     let mut nothing = request(command::NOOP, -1, 5);
     assert_eq!(submit_one::<Ours>(new, &mut nothing), 1);
     assert_eq!(take(new).unwrap().data, 5);
