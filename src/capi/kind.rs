@@ -1,7 +1,7 @@
 //! What is known of descriptors: which of them may be used in the caller's thread, and how.
 
 use super::abi::{Errno, check, errno};
-use crate::sync::OnceLock;
+use crate::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::cell::Cell;
 use std::mem::MaybeUninit;
 use std::ptr;
@@ -40,19 +40,24 @@ pub(super) fn are_unknown(flags: i32) -> bool {
 /// With those that this kernel has besides.
 #[cold]
 fn known_flags() -> i32 {
-    static KNOWN: OnceLock<i32> = OnceLock::new();
-    *KNOWN.get_or_init(|| {
-        // SAFETY: a name; a file of our own that is empty, and a byte of ours that is not written therefore.
-        unsafe {
-            let empty = libc::memfd_create(c"flags".as_ptr(), libc::MFD_CLOEXEC);
-            let mut byte = 0_u8;
-            let part = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
-            let is_known = |flag: &i32| libc::preadv2(empty, &part, 1, 0, *flag) == 0;
-            let known = (8..32).map(|bit| 1 << bit).filter(is_known).sum::<i32>() | KNOWN_FLAGS;
-            libc::close(empty);
-            known
-        }
-    })
+    static KNOWN: AtomicU32 = AtomicU32::new(0);
+    // Relaxed twice: whoever asks is told the same, and nobody waits for another, who may be left behind by a fork.
+    match KNOWN.load(Relaxed) {
+        0 => {}
+        known => return known as i32,
+    }
+    // SAFETY: a name; a file of our own that is empty, and a byte of ours that is not written therefore.
+    let known = unsafe {
+        let empty = libc::memfd_create(c"flags".as_ptr(), libc::MFD_CLOEXEC);
+        let mut byte = 0_u8;
+        let part = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
+        let is_known = |flag: &i32| libc::preadv2(empty, &part, 1, 0, *flag) == 0;
+        let known = (8..32).map(|bit| 1 << bit).filter(is_known).sum::<i32>() | KNOWN_FLAGS;
+        libc::close(empty);
+        known
+    };
+    KNOWN.store(known as u32, Relaxed);
+    known
 }
 
 thread_local! {

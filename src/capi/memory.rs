@@ -12,8 +12,8 @@
 //! whenever.
 
 use super::abi::{Errno, check, errno};
-use crate::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use crate::sync::{OnceLock, process};
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use crate::sync::process;
 use std::cell::Cell;
 use std::mem::{MaybeUninit, size_of_val};
 use std::{ptr, slice};
@@ -54,14 +54,25 @@ fn stays_in_heap(at: usize, end: usize) -> bool {
 /// Where the heap begins; above all addresses, if the system does not say so.
 #[inline]
 fn heap() -> usize {
-    static START: OnceLock<usize> = OnceLock::new();
-    *START.get_or_init(|| {
+    static START: AtomicUsize = AtomicUsize::new(0);
+    #[cold]
+    fn look_up() -> usize {
         let stat = std::fs::read("/proc/self/stat").unwrap_or_default();
         // What follows the program's name, which may have anything in it. The 47th of all fields.
         let after = stat.rsplit(|byte| *byte == b')').next().unwrap_or_default();
         let start = str::from_utf8(after).ok().and_then(|fields| fields.split_whitespace().nth(47 - 3));
         start.and_then(|start| start.parse().ok()).filter(|start| *start > 0).unwrap_or(usize::MAX)
-    })
+    }
+    // Relaxed twice: whoever looks it up comes to the same, and nobody waits for another, who may be left behind by
+    // a fork.
+    match START.load(Relaxed) {
+        0 => {
+            let start = look_up();
+            START.store(start, Relaxed);
+            start
+        }
+        start => start,
+    }
 }
 
 #[cold]

@@ -6,6 +6,8 @@
 //! the descriptor arrives as another one of the same file, in the pool's table. The socket is the queue as well, and
 //! the bell: there is nothing else to lock or to signal.
 //!
+//! Its threads are not the standard library's, which cannot always be started in the child of a fork.
+//!
 //! One of the workers always waits at the socket, as far as there are threads to be had: who takes a message and leaves
 //! nobody behind starts another one first.
 
@@ -15,8 +17,8 @@ use super::poll::Polls;
 use super::watch::Watch;
 use super::work::{Descriptor, Op, Parts, Work};
 use crate::ring::Event;
-use crate::sync::Mutex;
-use crate::sync::thread::Builder;
+use crate::sync::process::start_thread;
+use crate::sync::{Arc, Condvar, Mutex, caught};
 use std::cell::Cell;
 use std::mem::MaybeUninit;
 use std::ptr;
@@ -78,9 +80,21 @@ impl Pool {
             libc::sigfillset(every.as_mut_ptr());
             libc::pthread_sigmask(libc::SIG_SETMASK, every.as_ptr(), before.as_mut_ptr());
         }
-        let seed = Builder::new().stack_size(STACK).spawn(move || Self::seed(to, from));
-        let started =
-            seed.map_err(|_| libc::EAGAIN).and_then(|seed| seed.join().unwrap_or(Err(libc::EAGAIN)));
+        let seed = Arc::new((Mutex::new(None), Condvar::new()));
+        let told = Arc::clone(&seed);
+        let started = start_thread(STACK, move || {
+            *told.0.lock() = Some(caught(|| Self::seed(to, from)).unwrap_or(Err(libc::EAGAIN)));
+            told.1.notify_all();
+        });
+        let started = started.map_err(|_| libc::EAGAIN).and_then(|()| {
+            let mut result = seed.0.lock();
+            loop {
+                match result.take() {
+                    Some(result) => break result,
+                    None => result = seed.1.wait_until(result, None),
+                }
+            }
+        });
         // SAFETY: written above.
         unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), ptr::null_mut()) };
         drop(Descriptor(from));
@@ -129,7 +143,7 @@ impl Pool {
             HERE.set(Some(self));
             life(self);
         };
-        Builder::new().stack_size(STACK).spawn(life).map(drop).map_err(|_| libc::EAGAIN)
+        start_thread(STACK, life).map_err(|_| libc::EAGAIN)
     }
 
     /// Whether this is one of its threads.

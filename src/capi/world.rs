@@ -7,7 +7,8 @@ use super::memory;
 use super::pool::Pool;
 use super::region::{PAGE, Region};
 use crate::sync::atomic::Ordering::Relaxed;
-use crate::sync::{Arc, Mutex, OnceLock, process};
+use crate::sync::{Arc, Mutex, OnceLock, process, time};
+use crate::{barrier, cpu};
 use std::ptr;
 
 /// The most regions: 2²² contexts of one page.
@@ -54,11 +55,25 @@ impl World {
     #[inline]
     pub(super) fn get() -> &'static Self {
         static FIRST: OnceLock<World> = OnceLock::new();
-        let forks = process::forks();
-        let mut world = FIRST.get_or_init(|| {
+        fn settled() -> &'static World {
+            FIRST.get_or_init(|| {
+                // All that is found out once for the process, and waited for.
+                let _ = (cpu::kind(), cpu::possible(), barrier::kind(), time::micros());
+                World::new(process::forks())
+            })
+        }
+        extern "C" fn settle() {
+            settled();
+            World::get();
+        }
+        #[cold]
+        fn first() -> &'static World {
             process::count_forks();
-            Self::new(forks)
-        });
+            process::settle_before_forks(settle);
+            settled()
+        }
+        let mut world = FIRST.get().unwrap_or_else(first);
+        let forks = process::forks();
         while world.forks != forks {
             world = world.child.get_or_init(|| Box::new(Self::new(forks)));
         }

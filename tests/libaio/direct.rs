@@ -2,6 +2,7 @@
 
 use super::api::*;
 use super::life::{pipe, take};
+use super::support::{self, seccomp};
 use ioctx::capi::{FLAG_RESFD, Handle, Iocb, command};
 use ioctx::ring::Event;
 use std::ffi::c_long;
@@ -12,11 +13,6 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use std::{ptr, thread};
-
-#[cfg(target_arch = "x86_64")]
-#[allow(dead_code, reason = "other tests use all of it")]
-#[path = "../support/seccomp.rs"]
-mod seccomp;
 
 const BLOCK: usize = 4096;
 /// Of the file.
@@ -438,41 +434,37 @@ fn a_child_begins_anew_while_its_parents_requests_are_in_flight() {
 
 #[test]
 fn a_program_that_closes_descriptors_it_does_not_know_is_woken_all_the_same() {
-    let Some((direct, _)) = files() else { return };
-    // SAFETY: the child does a few calls, and ends.
-    let child = unsafe { libc::fork() };
-    if child == 0 {
-        let _watchdog = Watchdog::new();
-        let context = context::<Ours>(8);
-        let address = context.expose_provenance();
-        let mut reads = Reads::new(1, |_| direct.as_raw_fd(), |_| 9);
-        let mut all_well = reads.submit(context) == 1 && reap::<Ours>(context, 1).is_ok();
-        // SAFETY: the child's, of which it needs none but this.
-        unsafe {
-            let fd = direct.as_raw_fd() as u32;
-            libc::syscall(libc::SYS_close_range, 3, fd - 1, 0);
-            libc::syscall(libc::SYS_close_range, fd + 1, u32::MAX, 0);
-        }
-        let waiter = thread::spawn(move || {
-            let context = ptr::with_exposed_provenance_mut(address);
-            let mut events = [Event::default(); 3];
-            Ours::get_events(context, 3, 3, events.as_mut_ptr(), ptr::null())
-        });
-        thread::sleep(Duration::from_millis(20));
-        let mut nothing = request(command::NOOP, -1, 1);
-        for _ in 0..3 {
-            all_well &= submit_one::<Ours>(context, &mut nothing) == 1;
-        }
-        all_well &= waiter.join().is_ok_and(|got| got == 3);
-        all_well &= reads.submit(context) == 1 && reap::<Ours>(context, 1).is_ok();
-        all_well &= Ours::destroy(context) == 0;
-        // SAFETY: ends the child.
-        unsafe { libc::_exit(i32::from(!all_well)) };
+    if support::process::role().is_none() {
+        // Alone: the others need their descriptors.
+        let name = "direct::a_program_that_closes_descriptors_it_does_not_know_is_woken_all_the_same";
+        return support::process::run(support::process::again(name, "alone")).unwrap();
     }
-    let mut status = -1;
-    // SAFETY: our child.
-    unsafe { libc::waitpid(child, &mut status, 0) };
-    assert_eq!(status, 0);
+    let Some((direct, _)) = files() else { return };
+    let context = context::<Ours>(8);
+    let address = context.expose_provenance();
+    let mut reads = Reads::new(1, |_| direct.as_raw_fd(), |_| 9);
+    assert_eq!(reads.submit(context), 1);
+    reads.check_all(&reap::<Ours>(context, 1).unwrap());
+    // SAFETY: nobody's but the library's.
+    unsafe {
+        let fd = direct.as_raw_fd() as u32;
+        libc::syscall(libc::SYS_close_range, 3, fd - 1, 0);
+        libc::syscall(libc::SYS_close_range, fd + 1, u32::MAX, 0);
+    }
+    let waiter = thread::spawn(move || {
+        let context = ptr::with_exposed_provenance_mut(address);
+        let mut events = [Event::default(); 3];
+        Ours::get_events(context, 3, 3, events.as_mut_ptr(), ptr::null())
+    });
+    thread::sleep(Duration::from_millis(20));
+    let mut nothing = request(command::NOOP, -1, 1);
+    for _ in 0..3 {
+        assert_eq!(submit_one::<Ours>(context, &mut nothing), 1);
+    }
+    assert_eq!(waiter.join().unwrap(), 3);
+    assert_eq!(reads.submit(context), 1);
+    reads.check_all(&reap::<Ours>(context, 1).unwrap());
+    assert_eq!(Ours::destroy(context), 0);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
-use std::{ptr, thread};
+use std::{ptr, slice, thread};
 
 const PAGE: usize = 4096;
 const ZERO: libc::timespec = libc::timespec { tv_sec: 0, tv_nsec: 0 };
@@ -368,6 +368,67 @@ fn a_child_knows_none_of_its_parents_contexts_and_can_have_its_own() {
     unsafe { libc::waitpid(child, &mut status, 0) };
     assert_eq!(status, 0);
     assert_eq!(Ours::destroy(context), 0);
+}
+
+#[test]
+fn a_child_of_any_moment_can_have_its_own() {
+    /// More than the pool keeps threads for, so that some of them begin and end in each cycle.
+    const READS: usize = 40;
+    let stop = AtomicBool::new(false);
+    let cycle = |n: usize| {
+        let mut context = ptr::null_mut();
+        let (reader, mut writer) = pipe();
+        let mut poll = poll_in(writer.as_raw_fd(), 1);
+        let mut bytes = [0; READS];
+        let mut reads: Vec<_> = bytes[..n]
+            .iter_mut()
+            .map(|byte| transfer(command::PREAD, reader.as_raw_fd(), slice::from_mut(byte), 0))
+            .collect();
+        Ours::setup(64, &mut context) == 0
+            && submit_one::<Ours>(context, &mut poll) == 1
+            && reads.iter_mut().all(|read| submit_one::<Ours>(context, read) == 1)
+            && Ours::cancel(context, &mut poll, ptr::null_mut()) == -c_long::from(libc::EINPROGRESS)
+            && writer.write_all(&[b'x'; READS][..n]).is_ok()
+            && reap::<Ours>(context, 1 + n).is_ok_and(|events| events.len() == 1 + n)
+            && Ours::destroy(context) == 0
+    };
+    thread::scope(|scope| {
+        let busy: Vec<_> = (0..2)
+            .map(|_| {
+                scope.spawn(|| {
+                    while !stop.load(Ordering::Relaxed) {
+                        assert!(cycle(READS));
+                    }
+                })
+            })
+            .collect();
+        let until = Instant::now() + Duration::from_secs(2);
+        let mut statuses = Vec::new();
+        while Instant::now() < until {
+            // SAFETY: the child does a few calls, and ends.
+            let child = unsafe { libc::fork() };
+            if child == 0 {
+                // SAFETY: ends the child.
+                unsafe { libc::_exit(i32::from(!cycle(1))) };
+            }
+            // One that hangs may have no ear for an alarm of its own.
+            let patience = Instant::now() + Duration::from_secs(20);
+            let mut status = -1;
+            // SAFETY: our child, twice.
+            while unsafe { libc::waitpid(child, &mut status, libc::WNOHANG) } == 0 {
+                if Instant::now() > patience {
+                    // SAFETY: as above.
+                    unsafe { libc::kill(child, libc::SIGKILL) };
+                }
+                thread::yield_now();
+            }
+            statuses.push(status);
+        }
+        stop.store(true, Ordering::Relaxed);
+        let all_well = busy.into_iter().all(|thread| thread.join().is_ok());
+        statuses.retain(|status| *status != 0);
+        assert!(all_well && statuses.is_empty(), "{statuses:?}");
+    });
 }
 
 #[test]

@@ -7,3 +7,5 @@ mod direct;
 mod life;
 mod masks;
 mod memory;
+#[path = "../support/mod.rs"]
+mod support;
