@@ -111,7 +111,18 @@ pub(super) fn forget(fd: i32) {
 /// `EBADF`.
 #[cold]
 pub(super) fn look(fd: i32) -> Result<Kind, Errno> {
-    let direct = flags(fd)? & libc::O_DIRECT != 0;
+    look_with(fd, flags(fd)?)
+}
+
+/// Whether it is [`Kind::Cached`] now, and open for reading.
+pub(super) fn is_cached_for_reads(fd: i32) -> bool {
+    flags(fd).is_ok_and(|flags| {
+        flags & libc::O_ACCMODE != libc::O_WRONLY && look_with(fd, flags) == Ok(Kind::Cached)
+    })
+}
+
+fn look_with(fd: i32, flags: i32) -> Result<Kind, Errno> {
+    let direct = flags & libc::O_DIRECT != 0;
     Ok(match stat(fd)?.st_mode & libc::S_IFMT {
         libc::S_IFREG | libc::S_IFBLK if direct => Kind::Direct,
         libc::S_IFREG | libc::S_IFBLK => Kind::Cached,

@@ -25,12 +25,16 @@
 //!
 //! | request | by whom |
 //! |---|---|
-//! | read of what is in the page cache | the caller, in `io_submit` |
+//! | read of what is in the page cache | the caller, in `io_submit`; several that follow each other by one system call |
 //! | write without `O_DIRECT`; to pipes and sockets, in order | the caller, as in the kernel |
 //! | poll of what is ready | the caller |
 //! | any other poll | one thread for all |
 //! | direct read and write, without an eventfd | the kernel's own AIO |
 //! | everything else | a pool of threads |
+//!
+//! Four reads and more that follow each other (`IO_CMD_PREAD`, up to 64 KiB, without flags) are tried together, on a ring of
+//! io_uring's that a thread gets for itself when it has had use for one several times. Nothing is left there when the
+//! call is over; the ring has no descriptor, goes with its thread, and is done without where the system gives none.
 //!
 //! Threads are started when the first request needs one, and their descriptors are a table of their own. Requests
 //! keep their files open by being sent there, so that the caller may close its descriptor, and closing it here gives
@@ -73,7 +77,7 @@
 //! | two mistakes in one request with `O_DIRECT`, and others that only the file system finds | whichever it finds first, in the event or at once, as the file lies on the disk | alignment and addresses are found in the event |
 //! | flags that a file system refuses, and no bytes | `EOPNOTSUPP` | 0 |
 //! | a read that has to wait, without `O_DIRECT` | waits in [`ioctx_io_submit`] | waits in another thread |
-//! | as many requests as the pool's queue takes | the device is waited for | `EAGAIN` |
+//! | as many requests as the pool's queue takes | the device is waited for | `EAGAIN`; reads that come after may have been made |
 //! | `IO_CMD_NOOP` | `EINVAL` | 0 |
 //! | result of a poll | may have bits that were not asked for | has what was asked for, `POLLERR` and `POLLHUP` |
 //! | [`ioctx_io_cancel`] | finds polls, and some requests of USB gadgets | finds polls |
@@ -96,6 +100,7 @@
 //! Source: libaio 0.3.113, its manual pages and its tests; `fs/aio.c`.
 
 mod abi;
+mod ahead;
 mod below;
 mod context;
 mod kernel;
@@ -109,6 +114,7 @@ mod pool;
 mod reap;
 mod region;
 mod request;
+mod ring;
 mod submit;
 mod watch;
 mod work;

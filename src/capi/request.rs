@@ -33,18 +33,23 @@ pub(super) struct Request {
 }
 
 impl Request {
-    /// Does it, if it does not wait, or hands it over.
+    /// Does it, if it does not wait, or hands it over. It may have been `tried`.
     ///
     /// # Errors
     ///
     /// Why it is refused.
     #[inline]
-    pub(super) fn start(self) -> Result<Step, Errno> {
+    pub(super) fn start(self, tried: Option<Result<usize, Errno>>) -> Result<Step, Errno> {
+        if let Some(Ok(n)) = tried
+            && n as u64 == self.request.nbytes
+        {
+            return Ok(Step::Done(n as i64));
+        }
         match self.request.opcode {
-            command::PREAD => self.transfer(Op::Read, false),
-            command::PWRITE => self.transfer(Op::Write, false),
-            command::PREADV => self.transfer(Op::Read, true),
-            command::PWRITEV => self.transfer(Op::Write, true),
+            command::PREAD => self.transfer(Op::Read, false, tried),
+            command::PWRITE => self.transfer(Op::Write, false, None),
+            command::PREADV => self.transfer(Op::Read, true, None),
+            command::PWRITEV => self.transfer(Op::Write, true, None),
             command::FSYNC => self.sync(Op::Fsync),
             command::FDSYNC => self.sync(Op::Fdatasync),
             command::POLL => self.poll(),
@@ -58,7 +63,7 @@ impl Request {
 
     /// Reads or writes.
     #[inline]
-    fn transfer(&self, op: Op, vector: bool) -> Result<Step, Errno> {
+    fn transfer(&self, op: Op, vector: bool, tried: Option<Result<usize, Errno>>) -> Result<Step, Errno> {
         let Iocb { fildes: fd, offset, rw_flags: flags, flags: options, .. } = self.request;
         let writes = matches!(op, Op::Write);
         let refuse = |error| Err(self.refusal(writes, vector, error));
@@ -92,7 +97,7 @@ impl Request {
             };
         }
         let more = if writes { 0 } else { libc::RWF_NOWAIT };
-        match attempt(&work, fd, flags | more) {
+        match tried.unwrap_or_else(|| attempt(&work, fd, flags | more)) {
             Ok(0) if kind == Kind::Special && is_all(0, &work.parts) => {
                 Ok(Step::Done(-i64::from(libc::EINVAL)))
             }
@@ -106,7 +111,7 @@ impl Request {
             // It is another file by now.
             Err(libc::ESPIPE | libc::EISDIR | libc::EOPNOTSUPP) if kind::look(fd)? != kind => {
                 kind::forget(fd);
-                self.transfer(work.op, vector)
+                self.transfer(work.op, vector, None)
             }
             Err(libc::EOPNOTSUPP) if kind::refuses(fd, flags, offset) => refuse(libc::EOPNOTSUPP),
             // Asked for by its flags, and not by us.
@@ -241,7 +246,7 @@ fn check_address(part: &libc::iovec) -> Result<(), Errno> {
     check_range(part.iov_base.addr(), part.iov_len.min(MOST))
 }
 
-fn check_range(at: usize, len: usize) -> Result<(), Errno> {
+pub(super) fn check_range(at: usize, len: usize) -> Result<(), Errno> {
     if at.checked_add(len).is_some_and(|end| end <= 0x7fff_ffff_f000) { Ok(()) } else { Err(libc::EFAULT) }
 }
 

@@ -1,12 +1,13 @@
 //! What `io_submit` does: checks a request as the kernel does, does at once what does not wait, and hands over the
 //! rest.
 //!
-//! What is done at once: reads that the page cache serves (`RWF_NOWAIT`); writes to files that are not opened with
-//! `O_DIRECT`, and writes to pipes, sockets and the like, as in the kernel, where they block the caller if they have
-//! to; polls of what is ready. Direct I/O is passed [down](super::below) to the kernel, as many requests at a time as
+//! What is done at once: reads that the page cache serves (`RWF_NOWAIT`), [together](super::ahead) where several follow
+//! each other; writes to files that are not opened with `O_DIRECT`, and writes to pipes, sockets and the like, as in the
+//! kernel, where they block the caller if they have to; polls of what is ready. Direct I/O is passed [down](super::below) to the kernel, as many requests at a time as
 //! follow each other. Everything else goes to the [pool](super::pool).
 
 use super::abi::{Errno, FLAG_RESFD, Iocb, command};
+use super::ahead::Ahead;
 use super::context::{Entered, Slot};
 use super::list::List;
 use super::request::{Request, Step};
@@ -81,8 +82,8 @@ pub(super) fn submit(
     let n = n.min(slot.capacity() as usize);
     let mut due =
         Due { slot, events: [const { MaybeUninit::uninit() }; TOGETHER], eventfds: [0; TOGETHER], n: 0 };
-    let mut list = List::new(requests, n);
-    let mut call = Call { world, slot, requests, list: &mut list, n, due: &mut due, room: None, down: true };
+    let (list, due, ahead) = (&mut List::new(requests, n), &mut due, &mut Ahead::new());
+    let mut call = Call { world, slot, requests, list, n, due, ahead, room: None, down: true };
     let mut i = 0;
     while i < n {
         match call.submit_some(i) {
@@ -99,10 +100,11 @@ struct Call<'a> {
     world: &'static World,
     slot: &'static Slot,
     requests: *const *mut Iocb,
-    /// Not moved, nor is the next: they are large.
+    /// Not moved, nor are the next two: they are large.
     list: &'a mut List,
     n: usize,
     due: &'a mut Due<'static>,
+    ahead: &'a mut Ahead,
     /// For some of the next.
     room: Option<Credit<'static>>,
     /// Whether the next may be passed down.
@@ -142,7 +144,8 @@ impl Call<'_> {
         let event = Event { data: request.data, obj: address.addr() as u64, res: 0, res2: 0 };
         // The kernel would signal when its event is there, and not when ours is.
         let down = mem::replace(&mut self.down, true) && eventfd.is_none();
-        let step = Request { world, slot, request, event, eventfd, down }.start()?;
+        let tried = self.ahead.get(self.list, i, credit.len() as usize);
+        let step = Request { world, slot, request, event, eventfd, down }.start(tried)?;
         if let Step::Down = step {
             return self.pass_down(i, request.fildes);
         }

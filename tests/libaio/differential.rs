@@ -20,7 +20,7 @@ const SCRIPT: u32 = 1_000;
 const THREADS: usize = 32;
 const SIZE: usize = 64 << 10;
 const BUFFER: usize = 8192;
-const BUFFERS: usize = 4;
+const BUFFERS: usize = 8;
 /// Which of the descriptors is the eventfd.
 const EVENTFD: usize = 9;
 /// One that is always ready.
@@ -498,6 +498,16 @@ fn call(rng: &mut Rng) -> Call {
             let writes = rng.one_in(3);
             let n = if writes { 1 } else { 1 + rng.below(BUFFERS as u64) as usize };
             let mut requests: Vec<_> = (0..n).map(|_| wanted(rng, writes)).collect();
+            if !writes && rng.one_in(3) {
+                // Most of them such as can be tried together.
+                for wanted in requests.iter_mut().filter(|wanted| wanted.vector.is_none()) {
+                    let nbytes = wanted.request.nbytes.clamp(1, 5000);
+                    let offset = wanted.request.offset.max(0);
+                    let odd = if rng.one_in(9) { wanted.request.rw_flags } else { 0 };
+                    wanted.request =
+                        Iocb { opcode: command::PREAD, nbytes, offset, rw_flags: odd, ..Iocb::default() };
+                }
+            }
             if n > 1 && requests.iter().any(Wanted::signals) {
                 // Whether what it is read for comes before or after.
                 requests.iter_mut().filter(|wanted| wanted.fd == EVENTFD).for_each(|wanted| wanted.fd = 0);

@@ -14,9 +14,9 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use std::{ptr, thread};
 
-const BLOCK: usize = 4096;
+pub const BLOCK: usize = 4096;
 /// Of the file.
-const BLOCKS: u64 = 64;
+pub const BLOCKS: u64 = 64;
 /// Ends this process, or this child, if what should wake somebody does not.
 struct Watchdog;
 
@@ -40,11 +40,15 @@ const ZERO: libc::timespec = libc::timespec { tv_sec: 0, tv_nsec: 0 };
 /// Blocks that are full of their number, aligned.
 #[repr(align(4096))]
 #[derive(Clone)]
-struct Block([u64; BLOCK / 8]);
+pub struct Block([u64; BLOCK / 8]);
 
 impl Block {
     fn of(number: u64) -> Self {
         Self([number; BLOCK / 8])
+    }
+
+    pub fn first(&self) -> u64 {
+        self.0[0]
     }
 
     fn bytes(&mut self) -> &mut [u8] {
@@ -55,7 +59,7 @@ impl Block {
 }
 
 /// The same file, directly and through the page cache. `None` where there is no direct I/O.
-fn files() -> Option<(File, File)> {
+pub fn files() -> Option<(File, File)> {
     let path = tempfile::NamedTempFile::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap().into_temp_path();
     let mut cached = File::options().read(true).write(true).open(&path).unwrap();
     (0..BLOCKS).for_each(|n| cached.write_all(Block::of(n).bytes()).unwrap());
@@ -70,15 +74,15 @@ fn files() -> Option<(File, File)> {
 }
 
 /// Requests to read blocks, and where to.
-struct Reads {
-    blocks: Vec<Block>,
-    requests: Vec<Iocb>,
-    numbers: Vec<u64>,
+pub struct Reads {
+    pub blocks: Vec<Block>,
+    pub requests: Vec<Iocb>,
+    pub numbers: Vec<u64>,
 }
 
 impl Reads {
     /// Of the block `number(i)` from `fd(i)`; the `i`th has the data `i`.
-    fn new(n: usize, fd: impl Fn(usize) -> i32, number: impl Fn(usize) -> u64) -> Self {
+    pub fn new(n: usize, fd: impl Fn(usize) -> i32, number: impl Fn(usize) -> u64) -> Self {
         let mut blocks = vec![Block::of(u64::MAX); n];
         let numbers: Vec<_> = (0..n).map(number).collect();
         let requests = blocks.iter_mut().zip(&numbers).enumerate().map(|(i, (block, number))| {
@@ -88,7 +92,7 @@ impl Reads {
         Self { requests: requests.collect(), blocks, numbers }
     }
 
-    fn submit(&mut self, context: Handle) -> c_long {
+    pub fn submit(&mut self, context: Handle) -> c_long {
         let all: Vec<_> = self.requests.iter_mut().map(ptr::from_mut).collect();
         Ours::submit(context, all.len() as c_long, all.as_ptr())
     }
@@ -101,7 +105,7 @@ impl Reads {
     }
 
     /// Checks that these are the events of all, once each.
-    fn check_all(&self, events: &[Event]) {
+    pub fn check_all(&self, events: &[Event]) {
         let mut seen = vec![0; self.requests.len()];
         for event in events {
             self.check(event);

@@ -1,6 +1,7 @@
 //! libaio's C interface: what the kernel's answers are, ours are, too.
 #![cfg(ioctx_capi)]
 
+mod ahead;
 mod api;
 mod differential;
 mod direct;
