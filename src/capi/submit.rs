@@ -2,9 +2,10 @@
 //! rest.
 //!
 //! What is done at once: reads that the page cache serves (`RWF_NOWAIT`), [together](super::ahead) where several follow
-//! each other; writes to files that are not opened with `O_DIRECT`, and writes to pipes, sockets and the like, as in the
-//! kernel, where they block the caller if they have to; polls of what is ready. Direct I/O is passed [down](super::below) to the kernel, as many requests at a time as
-//! follow each other. Everything else goes to the [pool](super::pool).
+//! each other; writes to files that are not opened with `O_DIRECT`, and writes to pipes, sockets and the like, as in
+//! the kernel, where they block the caller if they have to; polls of what is ready. Direct I/O is passed
+//! [down](super::below) to the kernel, as many requests at a time as follow each other. Everything else goes to the
+//! [pool](super::pool).
 
 use super::abi::{Errno, FLAG_RESFD, Iocb, command};
 use super::ahead::Ahead;
