@@ -95,7 +95,7 @@ impl Slot {
         Ok((32 * (events as usize + 2)).next_multiple_of(super::region::PAGE).next_power_of_two())
     }
 
-    /// Begins anew, after [`destroy`](Self::destroy).
+    /// Begins anew, after [`wait_left`](Self::wait_left).
     pub(super) fn begin(&self) {
         let mut done = self.done.lock();
         // SAFETY: 1. all calls have left, and nobody is told of it yet.

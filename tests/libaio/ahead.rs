@@ -91,7 +91,7 @@ fn every_read_is_its_own_whatever_is_around_it() {
         for round in 0..3 * ENOUGH {
             let mut reads = reads(&cached, 24);
             if round > ENOUGH {
-                let special = |place: usize| place % (1 + round % 5) == 0;
+                let special = |place: usize| place.is_multiple_of(1 + round % 5);
                 for (i, read) in reads.requests.iter_mut().enumerate().filter(|(i, _)| special(*i)) {
                     match (i + round) % 16 {
                         0 => read.offset = end,
