@@ -278,7 +278,7 @@ fn where_rings_are_forbidden_reads_are_tried_one_by_one() {
                     let filter = Refusal::of(call, libc::EPERM).filter();
                     // Of this thread alone.
                     if let Err(error) = Refusal::install(&filter) {
-                        return support::skip(&format!("seccomp: {error}"));
+                        return support::skip(format!("seccomp: {error}"));
                     }
                     warm_up(context, &cached);
                     let mut content = [0; BLOCK];
