@@ -23,7 +23,7 @@ const BUFFER: usize = 8192;
 const BUFFERS: usize = 8;
 /// Which of the descriptors is the eventfd.
 const EVENTFD: usize = 9;
-/// One that is always ready.
+/// One that is always ready, of zeroes.
 const READY: usize = 7;
 const PAGE: usize = 4096;
 
@@ -445,6 +445,10 @@ fn wanted(rng: &mut Rng, writes: bool) -> Wanted {
     }
     request.rw_flags =
         if rng.one_in(10) { rng.pick(&[1, 1, 1, 4, 8, 8, 8, 0x100, 0x4000_0000, -1]) } else { 0 };
+    if fd == READY && request.rw_flags == libc::RWF_NOWAIT {
+        // Gives what it can until it is another thread's turn.
+        request.rw_flags = 0;
+    }
     request.reserved2 = u64::from(rng.one_in(40));
     request.flags = if rng.one_in(8) { rng.pick(&[FLAG_RESFD, FLAG_IOPRIO, 3, 4]) } else { 0 };
     request.reqprio = rng.pick(&[0, 2 << 13 | 4, 3 << 13, 4 << 13, -1, 5]);
