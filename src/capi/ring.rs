@@ -68,9 +68,10 @@ impl Ring {
     pub(super) fn take() -> Option<Self> {
         // Not any more when the thread ends.
         match RING.try_with(|ring| ring.replace(State::None)).ok()? {
-            State::Idle(ring) => ring.is_ours().then_some(ring),
+            State::Idle(ring) if ring.forks == process::forks() => Some(ring),
+            // A child has neither its parent's mappings nor its number.
+            State::Idle(_) | State::Wanted(USES..) => Self::new(),
             State::None => None,
-            State::Wanted(USES..) => Self::new(),
             State::Wanted(uses) => {
                 RING.set(State::Wanted(uses + 1));
                 None
@@ -80,11 +81,6 @@ impl Ring {
 
     pub(super) fn put_back(self) {
         let _ = RING.try_with(|ring| ring.set(State::Idle(self)));
-    }
-
-    /// Whether this is the process that it was made in. A child has neither the mappings nor the number.
-    fn is_ours(&self) -> bool {
-        self.forks == process::forks()
     }
 
     /// `None` where there is none to be had: not known, forbidden, or there is no memory.
