@@ -3,33 +3,19 @@
 use super::UringError;
 use super::registered::Registered;
 use crate::aio::{Buffer, Completion, FileRef, Op};
-use io_uring::types::{Fd, Fixed, FsyncFlags};
+use io_uring::types::FsyncFlags;
 use io_uring::{IoUring, Probe, opcode, squeue};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
 
 /// What the kernel is told of a vectored request; it may read that for as long as the request runs.
 #[derive(Debug, Default)]
-pub(super) struct Segments(Vec<libc::iovec>);
+pub(super) struct Segments {
+    /// Read by the kernel alone.
+    _list: Box<[libc::iovec]>,
+}
 
 // SAFETY: pointers to buffers whose request goes with them; nothing is done with them here.
 unsafe impl Send for Segments {}
-
-/// An entry for a file: by its index, if it is registered.
-macro_rules! on {
-    ($registered:expr, $file:expr, $fd:ident => $entry:expr) => {
-        match $registered.file($file) {
-            Some(index) => {
-                let $fd = Fixed(index);
-                $entry.build()
-            }
-            None => {
-                let $fd = Fd($file.as_fd().as_raw_fd());
-                $entry.build()
-            }
-        }
-    };
-}
 
 /// The operations that the kernel knows: a bit for each code.
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +40,27 @@ impl Known {
         self.0 >> code & 1 == 1
     }
 
+    /// A plain read as an entry of a ring: what [`prepare`](Self::prepare) makes of it. `None` for all else.
+    ///
+    /// Inlined, so that its fields go straight to the ring. In pieces, and then copied as a whole, they would be waited
+    /// for: that was half of what it takes to put a request there.
+    #[inline(always)]
+    pub(super) fn prepare_read(
+        self,
+        work: &mut Completion,
+        registered: &Registered,
+    ) -> Option<squeue::Entry> {
+        let id = work.id().into_raw();
+        match &mut work.request_mut().op {
+            Op::Read { file, buf, offset } if !registered.has(buf) && self.has(opcode::Read::CODE) => {
+                let (fd, how) = registered.place(file);
+                let entry = opcode::Read::new(fd, buf.as_mut_ptr(), length(buf)).offset(*offset);
+                Some(entry.build().flags(how).user_data(id))
+            }
+            _ => None,
+        }
+    }
+
     /// The request as an entry of a ring. `None` if the kernel cannot carry it out, or need not.
     ///
     /// The entry points to the request's buffers and to the segments: it is good for as long as both stay.
@@ -63,20 +70,17 @@ impl Known {
         registered: &Registered,
     ) -> Option<(squeue::Entry, Segments)> {
         let id = work.id().into_raw();
-        let mut segments = Segments::default();
-        let list = &mut segments.0;
-        let (code, entry) = match &mut work.request_mut().op {
+        let mut list: Box<[libc::iovec]> = Box::default();
+        let on = |file| registered.place(file);
+        let (code, entry, how) = match &mut work.request_mut().op {
             Op::Read { file, buf, offset } => {
-                let (at, len) = (buf.as_mut_ptr(), length(buf));
+                let ((fd, how), at, len) = (on(file), buf.as_mut_ptr(), length(buf));
                 if registered.has(buf) {
-                    let entry =
-                        on!(registered, file, fd => opcode::ReadFixed::new(fd, at, len, 0).offset(*offset));
-                    (opcode::ReadFixed::CODE, entry)
+                    let entry = opcode::ReadFixed::new(fd, at, len, 0).offset(*offset);
+                    (opcode::ReadFixed::CODE, entry.build(), how)
                 } else {
-                    (
-                        opcode::Read::CODE,
-                        on!(registered, file, fd => opcode::Read::new(fd, at, len).offset(*offset)),
-                    )
+                    let entry = opcode::Read::new(fd, at, len).offset(*offset);
+                    (opcode::Read::CODE, entry.build(), how)
                 }
             }
             Op::Write { file, buf, offset } => write(registered, file, buf, *offset, 0),
@@ -84,33 +88,30 @@ impl Known {
             // written, be it short, where a link would be cut.
             Op::WriteDsync { file, buf, offset } => write(registered, file, buf, *offset, libc::RWF_DSYNC),
             Op::ReadV { file, bufs, offset } => {
-                list.extend(bufs.iter_mut().map(|buf| segment(buf.as_mut_ptr(), buf.len())));
-                let (at, n) = (list.as_ptr(), list.len() as u32);
-                (
-                    opcode::Readv::CODE,
-                    on!(registered, file, fd => opcode::Readv::new(fd, at, n).offset(*offset)),
-                )
+                list = bufs.iter_mut().map(|buf| segment(buf.as_mut_ptr(), buf.len())).collect();
+                let ((fd, how), at, n) = (on(file), list.as_ptr(), list.len() as u32);
+                (opcode::Readv::CODE, opcode::Readv::new(fd, at, n).offset(*offset).build(), how)
             }
             Op::WriteV { file, bufs, offset } => {
-                list.extend(bufs.iter().map(|buf| segment(buf.as_ptr().cast_mut(), buf.len())));
-                let (at, n) = (list.as_ptr(), list.len() as u32);
-                (
-                    opcode::Writev::CODE,
-                    on!(registered, file, fd => opcode::Writev::new(fd, at, n).offset(*offset)),
-                )
+                list = bufs.iter().map(|buf| segment(buf.as_ptr().cast_mut(), buf.len())).collect();
+                let ((fd, how), at, n) = (on(file), list.as_ptr(), list.len() as u32);
+                (opcode::Writev::CODE, opcode::Writev::new(fd, at, n).offset(*offset).build(), how)
             }
-            Op::Fsync { file } => (opcode::Fsync::CODE, on!(registered, file, fd => opcode::Fsync::new(fd))),
-            Op::Fdatasync { file } => (
-                opcode::Fsync::CODE,
-                on!(registered, file, fd => opcode::Fsync::new(fd).flags(FsyncFlags::DATASYNC)),
-            ),
+            Op::Fsync { file } => {
+                let (fd, how) = on(file);
+                (opcode::Fsync::CODE, opcode::Fsync::new(fd).build(), how)
+            }
+            Op::Fdatasync { file } => {
+                let (fd, how) = on(file);
+                (opcode::Fsync::CODE, opcode::Fsync::new(fd).flags(FsyncFlags::DATASYNC).build(), how)
+            }
             Op::Poll { file, interest } => {
-                let bits = interest.bits().into();
-                (opcode::PollAdd::CODE, on!(registered, file, fd => opcode::PollAdd::new(fd, bits)))
+                let ((fd, how), bits) = (on(file), interest.bits().into());
+                (opcode::PollAdd::CODE, opcode::PollAdd::new(fd, bits).build(), how)
             }
             Op::Nop | Op::Custom(_) => return None,
         };
-        self.has(code).then(|| (entry.user_data(id), segments))
+        self.has(code).then(|| (entry.flags(how).user_data(id), Segments { _list: list }))
     }
 }
 
@@ -120,17 +121,15 @@ fn write(
     file: &FileRef,
     buf: &Buffer,
     offset: u64,
-    how: i32,
-) -> (u8, squeue::Entry) {
-    let (at, len) = (buf.as_ptr(), length(buf));
+    flags: i32,
+) -> (u8, squeue::Entry, squeue::Flags) {
+    let ((fd, how), at, len) = (registered.place(file), buf.as_ptr(), length(buf));
     if registered.has(buf) {
-        let entry = on!(registered, file, fd => {
-            opcode::WriteFixed::new(fd, at, len, 0).offset(offset).rw_flags(how)
-        });
-        (opcode::WriteFixed::CODE, entry)
+        let entry = opcode::WriteFixed::new(fd, at, len, 0).offset(offset).rw_flags(flags);
+        (opcode::WriteFixed::CODE, entry.build(), how)
     } else {
-        let entry = on!(registered, file, fd => opcode::Write::new(fd, at, len).offset(offset).rw_flags(how));
-        (opcode::Write::CODE, entry)
+        let entry = opcode::Write::new(fd, at, len).offset(offset).rw_flags(flags);
+        (opcode::Write::CODE, entry.build(), how)
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod entry;
 mod error;
+mod flights;
 mod registered;
 mod ring;
 mod rings;
@@ -16,9 +17,11 @@ use crate::backend::held_back::HeldBack;
 use crate::sync::time::Instant;
 use crate::sync::{Arc, OnceLock, SharedFile};
 use crate::wait::Outcome;
-use entry::Known;
+use entry::{Known, Segments};
+use flights::Flight;
+use io_uring::squeue::Entry;
 use registered::Registered;
-use ring::{Flight, NotPushed, Ring};
+use ring::{NotPushed, Ring};
 use rings::Rings;
 use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use rustix::io::Errno;
@@ -56,9 +59,10 @@ use std::{fmt, io};
 ///
 /// # Costs
 ///
-/// A descriptor for each CPU that is used, and one to watch them. Per ring 64 bytes for each of 128 entries, and 32 for
-/// each of `capacity` and 64 more. A request is some 200 ns and a system call, of which a batch shares one; what the
-/// file system cannot do without waiting costs a move to a worker of the kernel's and back, as on a pool.
+/// A descriptor for each CPU that is used, and one to watch them. Per ring 64 bytes for each of 128 entries, 32 for
+/// each of `capacity` and 64 more, and 40 to 80 for each of `capacity`. A request is some 200 ns and a system call, of
+/// which a batch shares one; what the file system cannot do without waiting costs a move to a worker of the kernel's
+/// and back, as on a pool. A ring that serves several contexts looks for their requests a little longer.
 ///
 /// While one ring alone has requests in flight, one reader sleeps in it until as many have completed as it waits for,
 /// up to 64 at a time: one system call, and one switch. Who leaves the looking to it, as a
@@ -219,38 +223,71 @@ impl Uring {
         Ok(epoll::add(&self.watched, ring.descriptor(), data, epoll::EventFlags::IN)?)
     }
 
-    /// Puts a request into a ring; returns its place.
-    fn place(&self, mut work: Completion) -> Result<usize, NotPlaced> {
-        let Some((entry, segments)) = self.known.prepare(&mut work, &self.registered) else {
-            return Err(NotPlaced::Unknown(work));
+    /// Puts a request into a ring, which was begun so often before; returns its place.
+    #[inline]
+    fn place(&self, mut work: Completion, again: u8) -> Result<usize, NotPlaced> {
+        let Some(entry) = self.known.prepare_read(&mut work, &self.registered) else {
+            return match self.known.prepare(&mut work, &self.registered) {
+                Some((entry, segments)) => self.place_anywhere((work, segments), again, &entry),
+                None => Err(NotPlaced::Unknown(work)),
+            };
         };
+        let mut parts = (work, Segments::default());
+        if let Some((place, ring)) = self.rings.here() {
+            // SAFETY: 1. just prepared.
+            match unsafe { ring.push(parts, again, &entry, false) } {
+                Ok(wakes) => return Ok(self.placed(place, wakes)),
+                Err((back, _)) => parts = back,
+            }
+        }
+        // A copy: so this one itself need not lie in memory.
+        self.place_anywhere(parts, again, &entry.clone())
+    }
+
+    /// [`place`](Self::place) of what was prepared.
+    #[inline(never)]
+    fn place_anywhere(
+        &self,
+        mut parts: (Completion, Segments),
+        again: u8,
+        entry: &Entry,
+    ) -> Result<usize, NotPlaced> {
         self.rings.make_home(|| {
             // One that does not take what is registered could not carry out what is meant for it.
             let ring = Ring::new(self.capacity, self.cooperative).ok();
             ring.filter(|ring| self.registered.with(ring) && self.watch(ring).is_ok())
         });
-        let mut flight = Flight::new(work, segments);
         for wait in [false, true] {
             for (place, ring) in self.rings.all() {
-                // SAFETY: 1. prepared above.
-                flight = match unsafe { ring.push(flight, &entry, wait) } {
-                    Ok(wakes) => {
-                        if wakes {
-                            self.rings.wake_parked();
-                        }
-                        return Ok(place);
+                loop {
+                    // SAFETY: 1. prepared by our callers.
+                    let (back, why) = match unsafe { ring.push(parts, again, entry, wait) } {
+                        Ok(wakes) => return Ok(self.placed(place, wakes)),
+                        Err(back) => back,
+                    };
+                    parts = back;
+                    match why {
+                        NotPushed::Unsent => ring.enter(),
+                        NotPushed::Busy | NotPushed::Full => break,
+                        NotPushed::Dying => return Err(NotPlaced::Dying(parts.0)),
                     }
-                    Err((flight, NotPushed::Dying)) => return Err(NotPlaced::Dying(flight.work)),
-                    Err((flight, NotPushed::Busy | NotPushed::Full)) => flight,
                 }
             }
         }
-        Err(NotPlaced::Full(flight.work))
+        Err(NotPlaced::Full(parts.0))
+    }
+
+    #[inline(always)]
+    fn placed(&self, place: usize, wakes: bool) -> usize {
+        if wakes {
+            self.rings.wake_parked();
+        }
+        place
     }
 
     /// Begins a request again that lost its thread.
     fn again(&self, flight: Flight, done: &mut dyn FnMut(Finished)) {
-        match self.place(flight.work) {
+        match self.place(flight.work, flight.again) {
             Ok(place) => self.enter(place),
             Err(NotPlaced::Dying(work) | NotPlaced::Full(work) | NotPlaced::Unknown(work)) => {
                 done(work.finish(Err(Errno::CANCELED.into())));
@@ -293,7 +330,7 @@ impl Backend for Uring {
         {
             return Submitted::Done(work.finish(result));
         }
-        match self.place(work) {
+        match self.place(work, 0) {
             Ok(place) => {
                 if let Some(place) = self.held_back.hold(place) {
                     self.enter(place);

@@ -4,6 +4,8 @@ use super::ring::Ring;
 use crate::aio::{AlignedBuffer, FileRef, IoBuf, IoBufMut, RawBuffer};
 use crate::credits::Tags;
 use crate::sync::SharedFile;
+use io_uring::squeue::Flags;
+use io_uring::types::Fd;
 use rustix::io::Errno;
 use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
@@ -53,15 +55,17 @@ impl Registered {
             && self.buffers.as_ref().is_none_or(|region| region.register(ring).is_ok())
     }
 
-    /// By which index the file is registered.
+    /// What an entry says of the file: its index, if it is registered.
     #[inline]
-    pub(super) fn file(&self, file: &FileRef) -> Option<u32> {
-        if self.files.is_empty() {
-            return None;
-        }
+    pub(super) fn place(&self, file: &FileRef) -> (Fd, Flags) {
         let number = file.as_fd().as_raw_fd();
-        let place = self.files.binary_search_by_key(&number, |(number, _)| *number).ok()?;
-        Some(self.files[place].1)
+        if self.files.is_empty() {
+            return (Fd(number), Flags::empty());
+        }
+        match self.files.binary_search_by_key(&number, |(number, _)| *number) {
+            Ok(place) => (Fd(self.files[place].1 as i32), Flags::FIXED_FILE),
+            Err(_) => (Fd(number), Flags::empty()),
+        }
     }
 
     /// Whether all of these bytes are registered.

@@ -2,6 +2,7 @@
 
 use super::UringError;
 use super::entry::{Segments, result};
+use super::flights::{Flight, Flights};
 use crate::aio::{Completion, Finished};
 use crate::percpu::CachePadded;
 use crate::sync::time::Duration;
@@ -9,19 +10,14 @@ use crate::sync::{Mutex, MutexGuard, thread};
 use crate::wait::Outcome;
 use io_uring::types::{SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
-use std::mem;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::{io, mem};
 
 /// Entries for requests that are not yet handed to the kernel; it takes them when there are so many.
 const BATCH: u32 = 128;
 
 /// How many completions are taken out under the lock at a time.
 const CHUNK: usize = 64;
-
-/// How often a request is begun again that ended though nobody wanted it to.
-const AGAIN: u8 = 8;
 
 /// The user data of entries that cancel: no request's, whose names are more than a tag.
 const CANCEL: u64 = 0;
@@ -32,37 +28,12 @@ const WAKE: u64 = 1;
 /// How many completions somebody may sleep for, and so how many entries have to wake him.
 const WAKES: usize = 64;
 
-/// A request in the kernel's hands.
-#[derive(Debug)]
-pub(super) struct Flight {
-    pub(super) work: Completion,
-    /// Kept for the kernel.
-    _segments: Segments,
-    /// Whether the kernel was asked to cancel it.
-    asked: bool,
-    /// How often it was begun again.
-    again: u8,
-}
-
-impl Flight {
-    pub(super) fn new(work: Completion, segments: Segments) -> Self {
-        Self { work, _segments: segments, asked: false, again: 0 }
-    }
-
-    /// Whether it ended only because the thread that had submitted it did, whose work the kernel cancels, or because
-    /// a signal came to that thread.
-    fn is_orphaned(&self, res: i32) -> bool {
-        matches!(-res, libc::ECANCELED | libc::EINTR)
-            && !self.asked
-            && self.again < AGAIN
-            && !self.work.is_dying()
-    }
-}
-
 /// Why a request was not taken.
 pub(super) enum NotPushed {
     /// Somebody else has the ring at the moment.
     Busy,
+    /// The kernel has to take the entries that are there first: [`Ring::enter`].
+    Unsent,
     /// As many are in flight as there is room for completions.
     Full,
     /// Its context is being destroyed.
@@ -79,6 +50,19 @@ pub(super) struct Harvested {
     pub(super) more: bool,
 }
 
+impl Harvested {
+    /// As `finished.push`, for which it would lie in memory first, in pieces: that is waited for when they are copied.
+    #[inline(always)]
+    fn push(&mut self, work: Completion, result: io::Result<usize>) {
+        self.finished.reserve(1);
+        let n = self.finished.len();
+        let [place, ..] = self.finished.spare_capacity_mut() else { unreachable!("reserved") };
+        place.write(work.finish(result));
+        // SAFETY: there is room for one more, which is written.
+        unsafe { self.finished.set_len(n + 1) };
+    }
+}
+
 pub(super) struct Ring {
     io: IoUring,
     /// Requests in flight at most: half of the completions there is room for, less [`WAKES`], the rest being for those
@@ -88,9 +72,8 @@ pub(super) struct Ring {
     state: CachePadded<Mutex<State>>,
 }
 
-#[derive(Default)]
 struct State {
-    flights: HashMap<u64, Flight, BuildHasherDefault<Spread>>,
+    flights: Flights,
     /// How many of them go to futures.
     awaited: usize,
     /// Entries that cancel and whose completion is to come.
@@ -109,25 +92,6 @@ struct Parked {
     least: usize,
     /// Whether he is to be woken at once. Then the completions are left to him: they are what wakes him.
     woken: bool,
-}
-
-/// A hash for names of requests, which differ in their lowest bits, and in a counter above.
-#[derive(Default)]
-struct Spread(u64);
-
-impl Hasher for Spread {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|byte| self.write_u64((*byte).into()));
-    }
-
-    fn write_u64(&mut self, name: u64) {
-        // By the golden ratio, which leaves the lowest bits apart and mixes them into the highest.
-        self.0 = (self.0 ^ name).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    }
 }
 
 impl Ring {
@@ -166,7 +130,8 @@ impl Ring {
         }
         let limit = (params.cq_entries() as usize).saturating_sub(WAKES).max(2) / 2;
         // Somebody may sleep who did not know that there would be this ring.
-        let state = State { tells: true, ..State::default() };
+        let flights = Flights::new(limit.min(capacity as usize));
+        let state = State { flights, awaited: 0, cancels: 0, wakes: 0, parked: None, tells: true };
         Ok(Self { io, limit, state: CachePadded::new(Mutex::new(state)) })
     }
 
@@ -197,39 +162,38 @@ impl Ring {
     ///
     /// # Safety
     ///
-    /// 1. `entry` is what was [prepared](super::entry::Known::prepare) of this flight.
+    /// 1. `entry` is what was [prepared](super::entry::Known::prepare) of this request, with these segments.
+    // In two registers each, and so they stay: a `Flight` made by the caller would be copied through memory.
+    #[inline(always)]
     pub(super) unsafe fn push(
         &self,
-        flight: Flight,
+        (work, segments): (Completion, Segments),
+        again: u8,
         entry: &squeue::Entry,
         wait: bool,
-    ) -> Result<bool, (Flight, NotPushed)> {
-        loop {
-            let mut state = match self.state.try_lock() {
-                Some(state) => state,
-                None if wait => self.state.lock(),
-                None => return Err((flight, NotPushed::Busy)),
-            };
-            // Under the lock: whoever destroys has it after the context is known to die, and finds what is in flight.
-            if flight.work.is_dying() {
-                return Err((flight, NotPushed::Dying));
-            }
-            let id = flight.work.id().into_raw();
-            // The same name can be another context's, if one ring serves two.
-            if state.flights.len() >= self.limit || state.flights.contains_key(&id) {
-                return Err((flight, NotPushed::Full));
-            }
-            // SAFETY: what it points to stays by 1.: the request in its slot until its completion is used, and the
-            // segments, on the heap; both until the kernel has completed it.
-            if unsafe { self.entries(&state).push(entry) }.is_ok() {
-                let is_awaited = flight.work.id().is_awaited();
-                state.awaited += usize::from(is_awaited);
-                state.flights.insert(id, flight);
-                return Ok(mem::take(&mut state.tells) || (is_awaited && state.parked.is_some()));
-            }
-            drop(state);
-            self.enter();
+    ) -> Result<bool, ((Completion, Segments), NotPushed)> {
+        let mut state = match self.state.try_lock() {
+            Some(state) => state,
+            None if wait => self.state.lock(),
+            None => return Err(((work, segments), NotPushed::Busy)),
+        };
+        // Under the lock: whoever destroys has it after the context is known to die, and finds what is in flight.
+        if work.is_dying() {
+            return Err(((work, segments), NotPushed::Dying));
         }
+        // The same name can be another context's, if one ring serves two.
+        if state.flights.len() >= self.limit || state.flights.has(work.id().into_raw()) {
+            return Err(((work, segments), NotPushed::Full));
+        }
+        // SAFETY: what it points to stays by 1.: the request in its slot until its completion is used, and the
+        // segments, on the heap; both until the kernel has completed it.
+        if unsafe { self.entries(&state).push(entry) }.is_err() {
+            return Err(((work, segments), NotPushed::Unsent));
+        }
+        let is_awaited = work.id().is_awaited();
+        state.awaited += usize::from(is_awaited);
+        state.flights.insert(work, segments, again);
+        Ok(mem::take(&mut state.tells) || (is_awaited && state.parked.is_some()))
     }
 
     /// Hands the entries to the kernel. Some of them may complete, and even wait for a busy file system, in here.
@@ -271,6 +235,8 @@ impl Ring {
             return harvested;
         }
         let mut queue = self.completions(&state);
+        // No more than are there now.
+        harvested.finished.reserve_exact(queue.len().min(CHUNK));
         for completion in queue.by_ref().take(CHUNK) {
             state.settle(&completion, &mut harvested);
         }
@@ -287,7 +253,7 @@ impl Ring {
     /// Asks the kernel to cancel a request; returns whether it is here.
     pub(super) fn cancel(&self, id: u64) -> bool {
         let state = self.state.lock();
-        let here = state.flights.contains_key(&id);
+        let here = state.flights.has(id);
         if here {
             self.ask(state, &[id]);
         }
@@ -300,8 +266,8 @@ impl Ring {
         let state = self.state.lock();
         let n = state.flights.len();
         if n > 0 {
-            let wanted = state.flights.iter().filter(|(_, flight)| wanted(flight));
-            let ids: Vec<u64> = wanted.map(|(id, _)| *id).collect();
+            let ids: Vec<u64> =
+                state.flights.iter().filter(|flight| wanted(flight)).map(Flight::name).collect();
             self.ask(state, &ids);
         }
         n
@@ -381,12 +347,12 @@ impl Ring {
     fn ask<'a>(&'a self, mut state: MutexGuard<'a, State>, ids: &[u64]) {
         for id in ids {
             // Gone meanwhile, or there is no room for one more completion: who destroys asks again.
-            while state.flights.contains_key(id) && state.cancels < self.limit {
+            while state.flights.has(*id) && state.cancels < self.limit {
                 let entry = opcode::AsyncCancel::new(*id).build().user_data(CANCEL);
                 // SAFETY: it points to nothing.
                 if unsafe { self.entries(&state).push(&entry) }.is_ok() {
                     state.cancels += 1;
-                    if let Some(flight) = state.flights.get_mut(id) {
+                    if let Some(flight) = state.flights.get_mut(*id) {
                         flight.asked = true;
                     }
                     break;
@@ -413,14 +379,14 @@ impl State {
             self.wakes -= 1;
             return;
         }
-        let Some(mut flight) = self.flights.remove(&id) else { return };
+        let Some(mut flight) = self.flights.remove(id) else { return };
         self.awaited -= usize::from(flight.work.id().is_awaited());
         if flight.is_orphaned(res) {
             flight.again += 1;
             harvested.orphans.push(flight);
         } else {
             let result = result(&flight.work.request().op, res);
-            harvested.finished.push(flight.work.finish(result));
+            harvested.push(flight.work, result);
         }
     }
 }

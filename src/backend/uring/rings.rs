@@ -22,8 +22,11 @@ impl Rings {
     }
 
     /// The place of this CPU's ring.
+    #[inline(always)]
     fn home(&self) -> usize {
-        cpu::hint().0 as usize % self.rings.len()
+        let (cpu, n) = (cpu::hint().0 as usize, self.rings.len());
+        // A division takes as long as all the rest.
+        if cpu < n { cpu } else { cpu % n }
     }
 
     /// Has this CPU's ring made, unless it was.
@@ -39,6 +42,13 @@ impl Rings {
     /// The ring there, if it was made.
     pub(super) fn at(&self, place: usize) -> Option<&Ring> {
         self.rings[place].get()?.as_ref()
+    }
+
+    /// This CPU's ring, if it was made, and its place.
+    #[inline]
+    pub(super) fn here(&self) -> Option<(usize, &Ring)> {
+        let home = self.home();
+        Some((home, self.at(home)?))
     }
 
     /// Every ring that was made, this CPU's first, and its place.
