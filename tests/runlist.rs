@@ -502,6 +502,8 @@ fn what_is_awaited_has_the_worker_hurry() {
     assert_eq!(runs.recv().unwrap(), 1);
     // Once it has run, nobody awaits it any more, and the worker, once it has left, does not come.
     let left = (0..100).any(|_| {
+        // It gets to leaving.
+        thread::sleep(Duration::from_millis(5));
         first.kick().unwrap();
         let stays = runs.recv_timeout(Duration::from_millis(20)).is_err();
         if stays {
