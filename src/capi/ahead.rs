@@ -1,8 +1,8 @@
 //! Reads of one `io_submit` that follow each other, tried together: [`Ahead`].
 //!
 //! Trying whether the page cache serves a read costs a system call, `preadv2`. For several of them one call does: they
-//! go to a [ring](super::ring) that exists for this alone. What has come of it is what `preadv2` would have said, and
-//! so it is taken when it is each request's turn.
+//! go to a [ring](super::ring) that exists for this alone. What was read, or was found not to be cached, is taken when
+//! it is each request's turn; where something else has come of it, `preadv2` is called all the same.
 //!
 //! Only such reads are tried as will not be refused: a refusal ends the call, and nobody expects that anything was read
 //! for those that come after it. (Where the pool's queue is full, it may have been.)
@@ -23,6 +23,7 @@ const LONGEST: u64 = 64 << 10;
 
 /// What was tried ahead.
 pub(super) struct Ahead {
+    /// How many bytes; negative where nothing is cached.
     results: [MaybeUninit<i32>; ENTRIES],
     /// Of which request the first of them is, and a bit for each that is there.
     first: usize,
@@ -50,7 +51,7 @@ impl Ahead {
         }
         // SAFETY: it is there.
         let result = unsafe { self.results[place].assume_init() };
-        Some(usize::try_from(result).map_err(|_| -result))
+        Some(usize::try_from(result).map_err(|_| libc::EAGAIN))
     }
 
     #[inline(never)]
@@ -76,8 +77,11 @@ impl Ahead {
         }
         self.end = i + n.max(1);
         let mut tell = |place: usize, result| {
-            self.results[place].write(result);
-            self.there |= 1 << place;
+            // Of errors a ring has some of its own: `preadv2` is asked for them.
+            if result >= 0 || result == -libc::EAGAIN {
+                self.results[place].write(result);
+                self.there |= 1 << place;
+            }
         };
         if n < LEAST || ring.run(n, &mut tell) {
             ring.put_back();

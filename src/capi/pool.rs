@@ -27,8 +27,8 @@ use std::ptr;
 const MOST: usize = 512;
 /// How many of them wait for work rather than end.
 const IDLE: usize = 32;
-/// Enough for system calls.
-const STACK: usize = 128 << 10;
+/// Enough for system calls, and for the program's thread-local storage.
+const STACK: usize = 256 << 10;
 
 /// See the [module](self). Never freed: its threads may be anywhere.
 pub(super) struct Pool {

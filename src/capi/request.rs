@@ -41,7 +41,7 @@ impl Request {
     #[inline]
     pub(super) fn start(self, tried: Option<Result<usize, Errno>>) -> Result<Step, Errno> {
         if let Some(Ok(n)) = tried
-            && n as u64 == self.request.nbytes
+            && (self.request.opcode, self.request.nbytes) == (command::PREAD, n as u64)
         {
             return Ok(Step::Done(n as i64));
         }

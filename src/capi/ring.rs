@@ -189,7 +189,7 @@ impl Ring {
 struct Mapping {
     at: NonNull<u8>,
     len: usize,
-    forks: u32,
+    owner: u32,
 }
 
 impl Mapping {
@@ -203,7 +203,7 @@ impl Mapping {
         }
         // SAFETY: mapped just now. Without it, a child has the pages, and never looks at them.
         unsafe { libc::madvise(at, len, libc::MADV_DONTFORK) };
-        Some(Self { at: NonNull::new(at.cast())?, len, forks: process::forks() })
+        Some(Self { at: NonNull::new(at.cast())?, len, owner: std::process::id() })
     }
 
     /// What is so many bytes from its beginning.
@@ -216,7 +216,8 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        if self.forks == process::forks() {
+        // Asked: not every fork is counted, and what a child has here is something else.
+        if self.owner == std::process::id() {
             // SAFETY: mapped by `new`, and used by nobody any more.
             unsafe { libc::munmap(self.at.as_ptr().cast(), self.len) };
         }
