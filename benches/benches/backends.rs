@@ -9,7 +9,7 @@
 //! | contender | among four threads | what it does |
 //! |---|---|---|
 //! | `ioctx` `Threads` | share one | reads what is cached in the submitter, hands the rest to 4 threads per CPU |
-//! | `ioctx` `Uring` | share one | the same of what comes alone, and hands all else to a ring of the CPU |
+//! | `ioctx` `Uring` | share one | the same, but hands the rest to a ring of the CPU |
 //! | `ioctx` `Kernel` | share one | hands all to the kernel's AIO, and reads its ring in place, or by `io_getevents` |
 //! | `ioctx` `Auto` | share one | as the best of them, through one branch more |
 //! | `io_uring` per thread | one each | one issuer, deferred work, registered file, one system call for both |

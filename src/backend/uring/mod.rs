@@ -41,9 +41,9 @@ use std::{fmt, io};
 /// with 0 for `max`: `examples/async_uring.rs` has one. For executors that cannot there is
 /// [`Driver`](crate::aio::Driver).
 ///
-/// A no-op is done by its submitter, and so are, of what is submitted together, the first read if its data is in the
-/// page cache, and polls of what is ready, see [`inline_cached`](Self::inline_cached). What the kernel does not know,
-/// and custom operations, go to a small pool of [`Threads`], made when it is first needed.
+/// A no-op is done by its submitter, and so is a read whose data is in the page cache, and a poll of what is ready, see
+/// [`inline_cached`](Self::inline_cached). What the kernel does not know, and custom operations, go to a small pool of
+/// [`Threads`], made when it is first needed.
 ///
 /// Everything can be [cancelled](crate::Context::cancel) but what is with the device or, on the pool, runs. Destroying
 /// a context cancels all that can be. A request whose submitting thread ends before it, which makes the kernel give
@@ -158,9 +158,8 @@ impl Uring {
         Ok(uring)
     }
 
-    /// Whether submitters do a read that finds its data in the page cache, and polls of what is ready, by a system call
-    /// of their own. On by default. Of the reads of a batch that is the first alone: the others the ring does for less.
-    /// Without, a batch is a little cheaper still, and a single read of what is cached takes two thirds longer.
+    /// Whether submitters do reads that find their data in the page cache, and polls of what is ready, by a system call
+    /// of their own. On by default; batches of reads that are all cached are cheaper without.
     pub fn inline_cached(mut self, inline: bool) -> Self {
         self.inline_cached = inline;
         self
@@ -286,14 +285,6 @@ impl Uring {
         place
     }
 
-    /// Whether the submitter tries it by a system call of its own.
-    #[inline]
-    fn is_tried(&self, op: &Op) -> bool {
-        // Of a batch the first read alone: for the others there is a system call to come, in which the kernel begins
-        // with the same try, for less than a call for each.
-        !matches!(op, Op::Read { .. } | Op::ReadV { .. }) || self.held_back.begins()
-    }
-
     /// Begins a request again that lost its thread.
     fn again(&self, flight: Flight, done: &mut dyn FnMut(Finished)) {
         match self.place(flight.work, flight.again) {
@@ -335,7 +326,6 @@ impl Backend for Uring {
             return Submitted::Done(work.finish(Ok(0)));
         }
         if self.inline_cached
-            && self.is_tried(&work.request().op)
             && let Some(result) = sys::try_cached(work.request_mut())
         {
             return Submitted::Done(work.finish(result));
@@ -348,13 +338,7 @@ impl Backend for Uring {
                 Submitted::Queued
             }
             Err(NotPlaced::Dying(work)) => Submitted::Done(work.finish(Err(Errno::CANCELED.into()))),
-            Err(NotPlaced::Full(mut work)) => {
-                // One of those that were not tried yet may need no room.
-                match self.inline_cached.then(|| sys::try_cached(work.request_mut())).flatten() {
-                    Some(result) => Submitted::Done(work.finish(result)),
-                    None => Submitted::Refused(work, Errno::AGAIN.into()),
-                }
-            }
+            Err(NotPlaced::Full(work)) => Submitted::Refused(work, Errno::AGAIN.into()),
             Err(NotPlaced::Unknown(work)) => match self.pool() {
                 Some(pool) => pool.submit(work),
                 None => Submitted::Done(work.finish(Err(Errno::OPNOTSUPP.into()))),
