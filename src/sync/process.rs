@@ -42,6 +42,8 @@ pub(crate) fn count_forks() {
 ///
 /// What is done once and waited for, as by `OnceLock`, would never be done in a child that was forked meanwhile:
 /// `settle` sees that all of that is over.
+///
+/// A signal handler that forks in the middle of it would wait for itself; `_Fork`, which is for handlers, calls nothing.
 #[cfg(ioctx_capi)]
 pub(crate) fn settle_before_forks(settle: extern "C" fn()) {
     // SAFETY: as in `count_forks`.
